@@ -1,0 +1,214 @@
+"""The nouns: frozen data that crosses modules. No vendor type appears here.
+
+Offsets are Python string indices (code points) into a document's extracted text, end exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scalar: TypeAlias = str | int | float | bool
+Metadata: TypeAlias = Mapping[str, Scalar | list[str]]
+"""What a user attached to a document, or its file carried: flat, filterable values."""
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""Dense vectors, shape (n, d), float32, each row of length 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading of a document: where it starts, how deep it is (1 = top), what it says."""
+
+    start: int
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A source as extracted text, with what is needed to say where a span of it stands.
+
+    Attributes:
+        id: Stable name, the same for every version, unique within its tenant.
+        version: Content hash; two texts never share one.
+        headings: In order of `start`.
+        page_starts: Offset at which page i + 1 begins; empty where the format has no pages.
+    """
+
+    id: str
+    version: str
+    source: str
+    title: str
+    text: str
+    headings: tuple[Heading, ...] = ()
+    page_starts: tuple[int, ...] = ()
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """The span of a document that is indexed, retrieved and cited: `document.text[start:end] == text`."""
+
+    id: str
+    tenant: str
+    source: str
+    document_id: str
+    version: str
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    title: str
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Term weights of one text: parallel arrays, indices unique (uint32), in no particular order."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage with a score. A score compares within one ranking only."""
+
+    passage_id: str
+    document_id: str
+    score: float
+
+
+Ranking: TypeAlias = tuple[Candidate, ...]
+"""Candidates, best first, no passage twice; equal scores in order of passage id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A numbered span of a stored document that the answer may cite: what an expanded hit becomes.
+
+    Attributes:
+        number: 1-based; the marker `[number]` in an answer refers to it.
+        score: Of the best candidate inside the span.
+    """
+
+    number: int
+    document_id: str
+    version: str
+    title: str
+    headings: tuple[str, ...]
+    page: int | None
+    start: int
+    end: int
+    text: str
+    score: float
+    passage_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a chat model is asked, in order of stability: the first parts can be cached by a provider.
+
+    Attributes:
+        system: Instructions, byte-stable between requests.
+        sources: Retrieved for this question; rendered after the last cache breakpoint.
+        version: Name of the template, for logs and comparisons.
+    """
+
+    system: str
+    sources: tuple[Source, ...]
+    question: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and money of one answer.
+
+    Attributes:
+        prompt_tokens: All input tokens, cached ones included.
+        cached_tokens: The part of `prompt_tokens` that was read from the provider's cache.
+        cache_write_tokens: The part of `prompt_tokens` that was written to the provider's cache.
+        cost_usd: None where the price of the model is unknown.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A claim of the answer tied to a span of a stored document version.
+
+    Attributes:
+        marker: The source's number, as it stands in the answer.
+        quote: Words of the document; exactly `source.text` between `start` and `end` when verified.
+        start: Offset of the quote in the document; None when unverified.
+        end: As `start`.
+        verified: True only if the quote is an exact span of the stored document version.
+        answer_start: Offsets of the marker `[n]` in the answer text.
+        answer_end: As `answer_start`.
+    """
+
+    marker: int
+    document_id: str | None
+    version: str | None
+    title: str | None
+    page: int | None
+    quote: str
+    start: int | None
+    end: int | None
+    verified: bool
+    answer_start: int
+    answer_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """One field per stage, so that a person can see why and an eval can score each from one pass.
+
+    Attributes:
+        candidates: The final ranking, at most `k` long.
+        passages: Of every candidate in `candidates`, by id.
+        stages: Every stage's whole ranking by its name, in the order they ran.
+        timings_ms: Milliseconds by stage, and `total`.
+        degraded: What could not be done as configured, in words; empty when all went well.
+    """
+
+    query: str
+    candidates: Ranking
+    passages: Mapping[str, Passage]
+    stages: Mapping[str, Ranking]
+    timings_ms: Mapping[str, float]
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its evidence.
+
+    Attributes:
+        text: With markers `[n]`; each refers to `sources[n - 1]`.
+        abstained: True when nothing retrieved supports an answer.
+        model: Which model wrote it; `extractive` when no LLM did.
+    """
+
+    text: str
+    abstained: bool
+    citations: tuple[Citation, ...]
+    sources: tuple[Source, ...]
+    model: str
+    usage: Usage
+    timings_ms: Mapping[str, float]
+    stages: Mapping[str, Ranking]
+    degraded: tuple[str, ...] = ()
