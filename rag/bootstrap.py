@@ -1,0 +1,304 @@
+"""The only composition root: settings -> adapters -> what a command or the server runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.errors import ConfigurationError, ModelNotFoundError
+from rag.generation.chat import ChatModel
+from rag.pipeline import Defaults, Pipeline
+from rag.retrieval.embedding import Embedder
+from rag.retrieval.lexical import LexicalEncoder
+from rag.retrieval.store import CollectionSpec, PassageStore, check_same_spec
+from rag.settings import PACKAGED_MODEL, Settings
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+
+Notify = Callable[[str], None]
+"""Told in words about work that takes seconds and happens once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """An open collection with the lexical encoder that fits it."""
+
+    store: PassageStore
+    lexical: LexicalEncoder
+    spec: CollectionSpec
+
+
+def models_dir(settings: Settings) -> Path:
+    """Where pulled models are."""
+    return settings.data.dir / "models"
+
+
+def collection_dir(settings: Settings) -> Path:
+    """Where this machine keeps what belongs to the collection: the embedded store and the manifest."""
+    place = "embedded"
+    if settings.store.url:
+        place = "".join(c if c.isalnum() else "-" for c in settings.store.url.split("://")[-1]).strip("-")
+    return settings.data.dir / "collections" / place / settings.store.collection
+
+
+def chunker_identity(settings: Settings) -> str:
+    """What a collection remembers of its chunking."""
+    chunking = settings.chunking
+    if chunking.strategy == "sentence-window":
+        return f"sentence-window:sentences={chunking.sentences}:max_tokens={chunking.max_tokens}"
+    return f"recursive:max_tokens={chunking.max_tokens}:overlap_tokens={chunking.overlap_tokens}"
+
+
+def build_embedder(settings: Settings, notify: Notify = lambda _: None) -> Embedder:
+    """The configured embedder, loaded.
+
+    Raises:
+        ConfigurationError: The model is not on disk, or a key is missing.
+    """
+    chosen = settings.embedding
+    if chosen.runtime == "openai":
+        from rag.adapters.openai_embeddings import OpenAIEmbedder
+
+        return OpenAIEmbedder(
+            api_key=_openai_key(settings),
+            model=chosen.model,
+            dimensions=chosen.dimensions,
+            base_url=settings.llm.providers.openai.base_url,
+            connect_timeout_s=settings.llm.connect_timeout_s,
+            timeout_s=settings.llm.timeout_s,
+        )
+    if chosen.dimensions is not None:
+        raise ConfigurationError('embedding.dimensions is for embedding.runtime = "openai" only; remove it')
+    from rag.adapters.model_locations import PACKAGED_SHA256, locate
+
+    path = locate(chosen.model, models_dir(settings))
+    if chosen.runtime == "torch":
+        from rag.adapters.torch_embedder import TorchEmbedder
+
+        return TorchEmbedder(path, chosen.model)
+    from rag.adapters.graph_embedder import GraphEmbedder
+    from rag.adapters.model_folder import read_model_folder
+
+    return GraphEmbedder(
+        read_model_folder(path, chosen.model),
+        precision=chosen.precision,
+        cache_dir=settings.data.dir / "cache" / "graphs",
+        batch_tokens=chosen.batch_tokens,
+        threads=chosen.threads,
+        expected_sha256=PACKAGED_SHA256 if chosen.model == PACKAGED_MODEL else None,
+        on_export=notify,
+    )
+
+
+def build_chat(settings: Settings, embedder: Embedder) -> ChatModel:
+    """The configured answerer: `auto` takes the provider whose key is set, else the extractive one.
+
+    Raises:
+        ConfigurationError: A provider is chosen by name and its key is missing.
+    """
+    llm = settings.llm
+    choice = chosen_provider(settings)
+    if choice == "anthropic":
+        from rag.adapters.anthropic_chat import AnthropicChat
+
+        if settings.anthropic_api_key is None:
+            raise ConfigurationError('llm.provider = "anthropic" needs a key; set ANTHROPIC_API_KEY')
+        return AnthropicChat(
+            api_key=settings.anthropic_api_key.get_secret_value(),
+            model=llm.providers.anthropic.model,
+            base_url=llm.providers.anthropic.base_url,
+            max_output_tokens=llm.max_output_tokens,
+            connect_timeout_s=llm.connect_timeout_s,
+            timeout_s=llm.timeout_s,
+        )
+    if choice == "openai":
+        from rag.adapters.openai_chat import OpenAIChat
+
+        return OpenAIChat(
+            api_key=_openai_key(settings),
+            model=llm.providers.openai.model,
+            base_url=llm.providers.openai.base_url,
+            max_output_tokens=llm.max_output_tokens,
+            connect_timeout_s=llm.connect_timeout_s,
+            timeout_s=llm.timeout_s,
+        )
+    from rag.adapters.extractive import ExtractiveAnswerer
+
+    return ExtractiveAnswerer(embedder)
+
+
+def known_models(settings: Settings) -> list[dict[str, str | int | bool]]:
+    """The models known by name, each with whether it is on this machine."""
+    from dataclasses import asdict
+
+    from rag.adapters.model_locations import KNOWN_MODELS, PACKAGED, locate
+
+    def present(name: str) -> bool:
+        try:
+            locate(name, models_dir(settings))
+        except ModelNotFoundError:
+            return False
+        return True
+
+    return [{**asdict(model), "present": present(model.name)} for model in (PACKAGED, *KNOWN_MODELS)]
+
+
+def pull_model(settings: Settings, name: str) -> Path:
+    """Download a known model; the folder it is in.
+
+    Raises:
+        UsageError: The name is unknown.
+        ProviderError: The hub cannot be reached.
+    """
+    from rag.adapters.model_locations import pull
+
+    return pull(name, models_dir(settings))
+
+
+def chosen_provider(settings: Settings) -> str:
+    """Which answerer `llm.provider` comes down to."""
+    if settings.llm.provider != "auto":
+        return settings.llm.provider
+    if settings.anthropic_api_key is not None:
+        return "anthropic"
+    return "openai" if settings.openai_api_key is not None else "extractive"
+
+
+async def collection_exists(settings: Settings) -> bool:
+    """Whether the configured collection was created.
+
+    Raises:
+        StoreError: The server cannot be reached.
+    """
+    if settings.store.url is None:
+        from rag.adapters.qdrant_edge import QdrantEdgeStore
+
+        return QdrantEdgeStore.exists(collection_dir(settings))
+    from rag.adapters.qdrant_server import QdrantServerStore
+
+    client = _qdrant_client(settings)
+    try:
+        return await QdrantServerStore.exists(client, settings.store.collection)
+    finally:
+        await client.close()
+
+
+async def open_collection(settings: Settings, embedder: Embedder) -> Collection:
+    """Open the configured collection.
+
+    Raises:
+        ConfigurationError: There is none, or it was built with other settings.
+        StoreError: The store is in use, unreachable or damaged.
+    """
+    store: PassageStore
+    if settings.store.url is None:
+        from rag.adapters.qdrant_edge import QdrantEdgeStore
+
+        edge = QdrantEdgeStore.open(collection_dir(settings))
+        store, spec = edge, edge.spec
+    else:
+        from rag.adapters.qdrant_server import QdrantServerStore
+
+        server = await QdrantServerStore.open(_qdrant_client(settings), settings.store.collection)
+        store, spec = server, server.spec
+    try:
+        configured = _spec(settings, embedder, spec.average_length)
+        check_same_spec(spec, configured, collection=settings.store.collection)
+        return Collection(store, _lexical(settings, spec.average_length), spec)
+    except ConfigurationError:
+        await store.close()
+        raise
+
+
+async def create_collection(settings: Settings, embedder: Embedder, sample: Sequence[str]) -> Collection:
+    """Make the configured collection.
+
+    Args:
+        sample: Passages as they will be indexed; their mean length normalises BM25 in the whole collection.
+    """
+    from rag.adapters.qdrant_bm25 import term_counts
+
+    counts = term_counts(sample, language=settings.lexical.language)
+    average_length = max(1.0, sum(counts) / max(1, len(counts)))
+    spec = _spec(settings, embedder, average_length)
+    store: PassageStore
+    if settings.store.url is None:
+        from rag.adapters.qdrant_edge import QdrantEdgeStore
+
+        store = QdrantEdgeStore.create(collection_dir(settings), spec)
+    else:
+        from rag.adapters.qdrant_server import QdrantServerStore
+
+        store = await QdrantServerStore.create(_qdrant_client(settings), settings.store.collection, spec)
+    return Collection(store, _lexical(settings, average_length), spec)
+
+
+async def open_pipeline(settings: Settings, notify: Notify = lambda _: None) -> Pipeline:
+    """The query path over the configured collection. Raises as `open_collection` and `build_embedder`."""
+    embedder = build_embedder(settings, notify)
+    collection = await open_collection(settings, embedder)
+    return build_pipeline(settings, embedder, collection)
+
+
+def build_pipeline(settings: Settings, embedder: Embedder, collection: Collection) -> Pipeline:
+    """The query path over an open collection."""
+    retrieval, prompt = settings.retrieval, settings.prompt
+    return Pipeline(
+        embedder=embedder,
+        lexical=collection.lexical,
+        store=collection.store,
+        chat=build_chat(settings, embedder),
+        defaults=Defaults(
+            k=retrieval.k,
+            retrieve_k=retrieval.retrieve_k,
+            fusion=retrieval.fusion,
+            rrf_k=retrieval.rrf_k,
+            weight_dense=retrieval.weight_dense,
+            window_sentences=retrieval.window_sentences,
+            max_context_tokens=prompt.max_context_tokens,
+            max_sources=prompt.max_sources,
+        ),
+    )
+
+
+def _spec(settings: Settings, embedder: Embedder, average_length: float) -> CollectionSpec:
+    from rag.adapters.qdrant_bm25 import lexical_identity
+
+    lexical = settings.lexical
+    return CollectionSpec(
+        embedding=embedder.identity,
+        dimension=embedder.dimension,
+        lexical=lexical_identity(language=lexical.language, k1=lexical.k1, b=lexical.b),
+        chunker=chunker_identity(settings),
+        average_length=average_length,
+    )
+
+
+def _lexical(settings: Settings, average_length: float) -> LexicalEncoder:
+    from rag.adapters.qdrant_bm25 import QdrantBm25
+
+    chosen = settings.lexical
+    return QdrantBm25(language=chosen.language, k1=chosen.k1, b=chosen.b, average_length=average_length)
+
+
+def _qdrant_client(settings: Settings) -> AsyncQdrantClient:
+    from rag.adapters.qdrant_server import connect
+
+    store = settings.store
+    return connect(
+        str(store.url),
+        api_key=store.api_key.get_secret_value() if store.api_key else None,
+        prefer_grpc=store.prefer_grpc,
+        timeout_s=store.timeout_s,
+    )
+
+
+def _openai_key(settings: Settings) -> str:
+    if settings.openai_api_key is not None:
+        return settings.openai_api_key.get_secret_value()
+    if settings.llm.providers.openai.base_url:
+        return "none"  # compatible servers in one's own house take any key
+    raise ConfigurationError("OpenAI is configured and no key is set; set OPENAI_API_KEY")
