@@ -1,0 +1,66 @@
+"""Which parser reads a file: what its content shows, then what its name says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from ingest.load import html, markdown, pdf, text
+from ingest.load.extracted import Extracted
+from rag.errors import DocumentError
+
+_PARSERS = {
+    ".htm": html.load,
+    ".html": html.load,
+    ".markdown": markdown.load,
+    ".md": markdown.load,
+    ".pdf": pdf.load,
+    ".text": text.load,
+    ".txt": text.load,
+    ".xhtml": html.load,
+}
+SUPPORTED_SUFFIXES = frozenset(_PARSERS)
+"""In lower case, with the dot."""
+
+_SNIFFED_BYTES = 4096
+_PDF = re.compile(rb"\s*%PDF-\d")
+# Only what makes a whole page: Markdown may begin with any other tag.
+_HTML = re.compile(
+    rb"\s*(?:<\?xml\b[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*<(?:!doctype\s+html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def extract(data: bytes, name: str) -> Extracted:
+    """The text of one file with its structure.
+
+    Content comes first: a page that was saved as `report.pdf` is read as the page it is. A name without a suffix, as
+    of README, is plain text.
+
+    Args:
+        data: The whole file.
+        name: Its name; only the suffix counts.
+
+    Raises:
+        DocumentError: A short reason why nothing can be read: the file is empty, binary, corrupt, locked, without a
+            text layer, in an unknown encoding, or of an unsupported format.
+    """
+    suffix = PurePath(name).suffix.lower()
+    if not data:
+        raise DocumentError("the file is empty")
+    # As ASCII would read the beginning of UTF-16 and UTF-32, too.
+    beginning = data[:_SNIFFED_BYTES].lstrip(b"\xef\xbb\xbf\xff\xfe\0").replace(b"\0", b"")
+    if _PDF.match(beginning):
+        parser = pdf.load
+    elif _HTML.match(beginning):
+        parser = html.load
+    elif not suffix:
+        parser = text.load
+    elif suffix in _PARSERS:
+        parser = _PARSERS[suffix]
+    else:
+        raise DocumentError(f"unsupported format {suffix}; supported: {', '.join(sorted(SUPPORTED_SUFFIXES))}")
+    extracted = parser(data)
+    if not extracted.text.strip():
+        raise DocumentError("no text in the file")
+    return extracted

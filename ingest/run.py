@@ -1,0 +1,81 @@
+"""Composing one ingestion from settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from ingest.chunking import recursive, sentence_window
+from ingest.discover import discover
+from ingest.manifest import Manifest
+from ingest.pipeline import Chunk, Ingestion, Progress, Report
+from rag.bootstrap import (
+    Notify,
+    build_embedder,
+    chunker_identity,
+    collection_dir,
+    collection_exists,
+    create_collection,
+    open_collection,
+)
+from rag.retrieval.embedding import Embedder
+from rag.settings import Chunking, Settings
+
+
+async def ingest_paths(
+    settings: Settings,
+    paths: Sequence[Path],
+    *,
+    source: str | None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    notify: Notify = lambda _: None,
+) -> tuple[Report, list[Path]]:
+    """Add and update the documents under `paths`; also gives the files of unsupported kinds that were passed over.
+
+    Raises:
+        UsageError: A path does not exist.
+        ConfigurationError, StoreError, ProviderError: Nothing, or not all, could be written.
+    """
+    files, passed_over = discover(paths, source)
+    embedder = build_embedder(settings, notify)
+    async with open_ingestion(settings, embedder, on_progress=on_progress) as ingestion:
+        return await ingestion.run(files), passed_over
+
+
+@asynccontextmanager
+async def open_ingestion(
+    settings: Settings,
+    embedder: Embedder,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> AsyncIterator[Ingestion]:
+    """An ingestion into the configured collection, which is made if it is not there; all is closed afterwards."""
+    collection = await open_collection(settings, embedder) if await collection_exists(settings) else None
+    manifest = Manifest(collection_dir(settings) / "manifest.sqlite")
+    if collection is None:
+        manifest.clear()
+    ingestion = Ingestion(
+        tenant=settings.data.tenant,
+        embedder=embedder,
+        chunk=chunker(settings.chunking),
+        chunk_identity=chunker_identity(settings),
+        manifest=manifest,
+        collection=collection,
+        create=partial(create_collection, settings, embedder),
+        on_progress=on_progress,
+    )
+    try:
+        yield ingestion
+    finally:
+        manifest.close()
+        if ingestion.collection is not None:
+            await ingestion.collection.store.close()
+
+
+def chunker(chosen: Chunking) -> Chunk:
+    """The configured chunking strategy."""
+    if chosen.strategy == "recursive":
+        return partial(recursive.chunk, max_tokens=chosen.max_tokens, overlap_tokens=chosen.overlap_tokens)
+    return partial(sentence_window.chunk, sentences=chosen.sentences, max_tokens=chosen.max_tokens)
