@@ -1,0 +1,206 @@
+"""`rag`: the one program. Commands parse, call and print; what they import is imported when they run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from evals.cli import app as eval_app
+from ingest.cli import ingest
+from rag.errors import ConfigurationError, ModelRuntimeError, ProviderError, RagError, StoreError, UsageError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="rag",
+    help="Search your documents and answer questions from them, with verified citations.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True)
+app.command()(ingest)
+app.add_typer(eval_app, name="eval")
+app.add_typer(models_app, name="models")
+
+Filters = Annotated[list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="May be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Explain = Annotated[bool, typer.Option(help="Show every stage's ranking and time.")]
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int | None, typer.Option(min=1, max=1000, help="How many candidates.")] = None,
+    filter_: Filters = None,
+    fusion: Annotated[str | None, typer.Option(help="rrf or convex; as configured if not given.")] = None,
+    explain: Explain = False,
+    as_json: Json = False,
+) -> None:
+    """Find passages by meaning and by words."""
+    from api import console
+    from api.rendering import search_to_json
+    from rag.settings import load_settings
+
+    settings = load_settings()
+    request = _request(settings.data.tenant, query, k=k, filters=filter_, fusion=fusion)
+    result = asyncio.run(_with_pipeline(settings, lambda pipeline: pipeline.search(request)))
+    if as_json:
+        _print_json(search_to_json(result, explain=explain))
+    else:
+        console.print_search(result, explain=explain)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="A question.")],
+    filter_: Filters = None,
+    stream: Annotated[bool, typer.Option(help="Print the answer as it is written.")] = True,
+    explain: Explain = False,
+    as_json: Json = False,
+) -> None:
+    """Answer a question from the documents, with citations that are checked against them."""
+    from api import console
+    from api.rendering import answer_to_json
+    from rag.settings import load_settings
+
+    settings = load_settings()
+    request = _request(settings.data.tenant, question, filters=filter_)
+    if as_json or not stream:
+        answer = asyncio.run(_with_pipeline(settings, lambda pipeline: pipeline.answer(request)))
+    else:
+        answer = asyncio.run(_with_pipeline(settings, lambda pipeline: console.print_stream(pipeline.stream(request))))
+    if as_json:
+        _print_json(answer_to_json(answer, explain=explain))
+    else:
+        console.print_answer(answer, with_text=not stream, explain=explain)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need api.keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+) -> None:
+    """Serve search and answers over HTTP."""
+    from api.main import serve as run_server
+    from rag.settings import load_settings
+
+    run_server(load_settings(), host=host, port=port, notify=_notify)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is configured, what is present, and what each missing piece costs."""
+    from api import console
+    from api.doctor import examine
+    from rag.settings import load_settings
+
+    checks = asyncio.run(examine(load_settings()))
+    if as_json:
+        _print_json({"checks": [check.to_json() for check in checks]})
+    else:
+        console.print_checks(checks)
+    if any(check.status == "broken" for check in checks):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@models_app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """The models known by name, and which of them are on this machine."""
+    from api import console
+    from rag.bootstrap import known_models
+    from rag.settings import load_settings
+
+    models = known_models(load_settings())
+    if as_json:
+        _print_json({"models": models})
+    else:
+        console.print_models(models)
+
+
+@models_app.command("pull")
+def pull_model(name: Annotated[str, typer.Argument(help="A name that `rag models list` shows.")]) -> None:
+    """Download a model by name; the only command that downloads anything."""
+    from rag.bootstrap import pull_model as pull
+    from rag.settings import load_settings
+
+    folder = pull(load_settings(), name)
+    typer.echo(f"{name} is in {folder}. To use it for embeddings set embedding.model = {name!r}.")
+
+
+def _request(
+    tenant: str, query: str, *, k: int | None = None, filters: list[str] | None, fusion: str | None = None
+) -> Any:  # noqa: ANN401 - a rag.pipeline.SearchRequest, which is not imported before it is needed
+    from rag.filters import parse_short_filters
+    from rag.pipeline import SearchRequest
+
+    if fusion not in (None, "rrf", "convex"):
+        raise UsageError(f"unknown fusion {fusion!r}; use rrf or convex")
+    return SearchRequest(query=query, tenant=tenant, k=k, filter=parse_short_filters(filters or []), fusion=fusion)
+
+
+async def _with_pipeline(settings: Any, use: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - as above
+    from rag.bootstrap import open_pipeline
+
+    pipeline = await open_pipeline(settings, notify=_notify)
+    try:
+        return await use(pipeline)
+    finally:
+        await pipeline.close()
+
+
+def _notify(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    typer.echo(json.dumps(data, ensure_ascii=False))
+
+
+def main() -> None:
+    """The entry point: errors become one line, one JSON object where `--json` asks for it, and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        status = app(standalone_mode=False)
+        if status == EXIT_INTERRUPTED:  # typer makes this of Ctrl-C and says nothing
+            status = _fail("interrupted", "interrupted", EXIT_INTERRUPTED)
+    except typer.Exit as stop:
+        status = stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        status = _fail("interrupted", "interrupted", EXIT_INTERRUPTED)
+    except RagError as error:
+        status = _fail(error.code, str(error), _exit_code(error))
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_FAILED
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("typer", "click"):
+            raise
+        status = _fail("invalid_usage", getattr(error, "message", str(error)), EXIT_USAGE)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _exit_code(error: RagError) -> int:
+    if isinstance(error, UsageError | ConfigurationError):
+        return EXIT_USAGE
+    if isinstance(error, StoreError | ModelRuntimeError | ProviderError):
+        return EXIT_UNAVAILABLE
+    return EXIT_FAILED
+
+
+def _fail(code: str, message: str, status: int) -> int:
+    if "--json" in sys.argv[1:]:
+        _print_json({"error": {"code": code, "message": message}})
+    typer.echo(f"rag: {message}", err=True)
+    return status

@@ -1,0 +1,150 @@
+"""Results as a person reads them in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rag.generation.citation import AnswerText
+from rag.pipeline import AnswerEvent
+from rag.types import Answer, Candidate, Citation, Ranking, SearchResult, Source
+
+if TYPE_CHECKING:
+    from api.doctor import Check
+
+_EXCERPT = 300
+_MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "broken": "[red]broken[/]"}
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_search(result: SearchResult, *, explain: bool) -> None:
+    """Candidates with where they stand, an excerpt, and what the search cost."""
+    console = _console()
+    for rank, candidate in enumerate(result.candidates, start=1):
+        passage = result.passages[candidate.passage_id]
+        place = _place(passage.title, passage.headings, passage.page)
+        console.print(f"[bold]{rank}. {escape(place)}[/]  [dim]{candidate.score:.3f}[/]")
+        console.print(f"   [dim]{escape(passage.document_id)} {passage.start}-{passage.end}[/]")
+        console.print(f"   {escape(_excerpt(passage.text))}\n")
+    if not result.candidates:
+        console.print("Nothing found.")
+    if explain:
+        _print_stages(console, result.stages)
+    _print_cost(console, result.timings_ms, result.degraded)
+
+
+async def print_stream(events: Any) -> Answer:  # noqa: ANN401 - an async generator of AnswerEvent
+    """Print text as it comes; the whole answer at the end."""
+    console = _console()
+    async with aclosing(events) as stream:
+        return await _print_events(console, stream)
+
+
+async def _print_events(console: Console, events: AsyncIterator[AnswerEvent]) -> Answer:
+    async for event in events:
+        if isinstance(event, AnswerText):
+            console.print(escape(event.text), end="")
+        elif isinstance(event, Answer):
+            console.print(escape(event.text) if not event.citations and event.abstained else "")
+            return event
+    raise AssertionError("a stream ends with its answer or raises")
+
+
+def print_answer(answer: Answer, *, with_text: bool, explain: bool) -> None:
+    """The answer, its citations with the quoted words, the model, and what it cost."""
+    console = _console()
+    if with_text:
+        console.print(escape(answer.text))
+    if answer.citations:
+        console.print()
+    for citation in _without_repeats(answer.citations):
+        console.print(_citation_line(citation))
+    if explain:
+        console.print("\n[bold]Sources shown to the model[/]")
+        for source in answer.sources:
+            console.print(f"[{source.number}] {escape(_source_place(source))}  [dim]{source.score:.3f}[/]", markup=True)
+        _print_stages(console, answer.stages)
+    usage = answer.usage
+    tokens = f", {usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage.prompt_tokens else ""
+    console.print(f"\n[dim]{escape(answer.model)}{tokens}[/]")
+    _print_cost(console, answer.timings_ms, answer.degraded)
+
+
+def _without_repeats(citations: Sequence[Citation]) -> list[Citation]:
+    seen: dict[tuple[int, str], Citation] = {}
+    for citation in citations:
+        seen.setdefault((citation.marker, citation.quote), citation)
+    return list(seen.values())
+
+
+def _citation_line(citation: Citation) -> str:
+    if citation.document_id is None:
+        return f"\\[{citation.marker}] [red]cites a source that was not given[/]"
+    place = f"{citation.document_id}" + (f", page {citation.page}" if citation.page else "")
+    quote = " ".join(citation.quote.split())
+    if citation.verified:
+        return f'\\[{citation.marker}] {escape(place)} {citation.start}-{citation.end}: "{escape(quote)}"'
+    return f'\\[{citation.marker}] {escape(place)}: [red]unverified[/] "{escape(quote)}"'
+
+
+def _source_place(source: Source) -> str:
+    return f"{source.document_id} {source.start}-{source.end} {_place(source.title, source.headings, source.page)}"
+
+
+def _print_stages(console: Console, stages: Mapping[str, Ranking]) -> None:
+    table = Table(title="Rankings by stage", title_justify="left")
+    table.add_column("rank", justify="right")
+    for name in stages:
+        table.add_column(name, overflow="fold")
+    for rank in range(min(10, max((len(ranking) for ranking in stages.values()), default=0))):
+        table.add_row(str(rank + 1), *(_stage_cell(ranking, rank) for ranking in stages.values()))
+    console.print(table)
+
+
+def _stage_cell(ranking: Ranking, rank: int) -> str:
+    if rank >= len(ranking):
+        return ""
+    candidate: Candidate = ranking[rank]
+    return f"{escape(candidate.document_id)}\n[dim]{candidate.passage_id[:8]}  {candidate.score:.4f}[/]"
+
+
+def _print_cost(console: Console, timings_ms: Mapping[str, float], degraded: Sequence[str]) -> None:
+    console.print("[dim]" + "  ".join(f"{name} {ms:.1f} ms" for name, ms in timings_ms.items()) + "[/]")
+    for note in degraded:
+        console.print(f"[yellow]degraded: {escape(note)}[/]")
+
+
+def _place(title: str, headings: Sequence[str], page: int | None) -> str:
+    path = [title, *(heading for heading in headings if heading != title)]
+    return " > ".join(path) + (f" (page {page})" if page else "")
+
+
+def _excerpt(text: str) -> str:
+    folded = " ".join(text.split())
+    return folded if len(folded) <= _EXCERPT else folded[:_EXCERPT].rsplit(" ", 1)[0] + " ..."
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """What `rag doctor` found."""
+    console = _console()
+    for check in checks:
+        console.print(f"{_MARKS[check.status]:<20} [bold]{escape(check.name)}[/]: {escape(check.found)}")
+        if check.cost:
+            console.print(f"        {escape(check.cost)}")
+
+
+def print_models(models: Sequence[Mapping[str, Any]]) -> None:
+    """What `rag models list` found."""
+    table = Table("name", "task", "MB", "licence", "on this machine")
+    for model in models:
+        present = "yes" if model["present"] else ""
+        table.add_row(model["name"], model["task"], str(model["megabytes"]), model["licence"], present)
+    _console().print(table)

@@ -1,0 +1,105 @@
+"""The HTTP application and what `rag serve` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+from starlette.middleware import Middleware
+
+from api.dependencies import Serving
+from api.errors import install_handlers
+from api.middleware import BearerKeys, BodyLimit, RequestContext
+from api.routes import answer, health, search
+from api.schemas import ProblemDetails
+from api.server import bind, run_server, url_of
+from rag import bootstrap
+from rag.pipeline import Pipeline
+from rag.settings import Settings
+
+
+class _Application(FastAPI):
+    """FastAPI, with the schema of problems in the document: they are not JSON responses to its mind."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        _, problem = models_json_schema(
+            [(ProblemDetails, "serialization")], ref_template="#/components/schemas/{model}"
+        )
+        document["components"]["schemas"].update(problem["$defs"])
+        return document
+
+
+def create_app(
+    settings: Settings, open_pipeline: Callable[[], Awaitable[Pipeline]], *, ping_interval_s: float = 10
+) -> FastAPI:
+    """The application. Its lifespan opens the pipeline, warms it up and closes it.
+
+    Args:
+        settings: The sections `api` and `data` are read.
+        open_pipeline: Called once, before traffic.
+        ping_interval_s: Seconds between the comments that keep a stream alive.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        pipeline = await open_pipeline()
+        try:
+            # A model's first run is its slowest; it should not be a user's.
+            await pipeline.embedder.embed_queries(["warm-up"])
+            app.state.serving = Serving(pipeline, settings.data.tenant, ping_interval_s)
+            yield
+        finally:
+            app.state.serving = None
+            await pipeline.close()
+
+    app = _Application(
+        title="RAG service",
+        version=version("rag-service"),
+        description="Search documents and answer questions from them, with verified citations.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # What is recorded of a request is `rag.telemetry`'s decision; exceptions may hold a question.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        middleware=[
+            Middleware(RequestContext),
+            Middleware(BearerKeys, keys=[key.get_secret_value() for key in settings.api.keys], prefix="/v1/"),
+            Middleware(BodyLimit, max_body_bytes=settings.api.max_body_bytes),
+        ],
+    )
+    install_handlers(app)
+    for routes in (search, answer, health):
+        app.include_router(routes.router)
+    return app
+
+
+def serve(settings: Settings, *, host: str, port: int, notify: bootstrap.Notify) -> None:
+    """Serve until SIGTERM or SIGINT; what is in progress then has `api.shutdown_timeout_s` to end.
+
+    Args:
+        settings: All of them.
+        host: Others than loopback need `api.keys`.
+        port: 0 takes a free one.
+        notify: Told the address once connections are accepted.
+
+    Raises:
+        ConfigurationError: The address cannot be had or is refused, or the pipeline cannot be built.
+        StoreError: The collection cannot be opened.
+    """
+    logging.getLogger("rag").setLevel(settings.telemetry.log_level.upper())
+    with closing(bind(host, port, loopback_only=not settings.api.keys)) as listener:
+        app = create_app(settings, lambda: bootstrap.open_pipeline(settings, notify))
+        asyncio.run(
+            run_server(
+                app,
+                listener,
+                shutdown_timeout_s=settings.api.shutdown_timeout_s,
+                on_listening=lambda: notify(f"Listening on {url_of(listener)}"),
+            )
+        )
