@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -43,7 +43,9 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int | None, typer.Option(min=1, max=1000, help="How many candidates.")] = None,
     filter_: Filters = None,
-    fusion: Annotated[str | None, typer.Option(help="rrf or convex; as configured if not given.")] = None,
+    fusion: Annotated[
+        Literal["rrf", "convex"] | None, typer.Option(help="How the legs are joined; as configured if not given.")
+    ] = None,
     explain: Explain = False,
     as_json: Json = False,
 ) -> None:
@@ -139,13 +141,16 @@ def pull_model(name: Annotated[str, typer.Argument(help="A name that `rag models
 
 
 def _request(
-    tenant: str, query: str, *, k: int | None = None, filters: list[str] | None, fusion: str | None = None
+    tenant: str,
+    query: str,
+    *,
+    k: int | None = None,
+    filters: list[str] | None,
+    fusion: Literal["rrf", "convex"] | None = None,
 ) -> Any:  # noqa: ANN401 - a rag.pipeline.SearchRequest, which is not imported before it is needed
     from rag.filters import parse_short_filters
     from rag.pipeline import SearchRequest
 
-    if fusion not in (None, "rrf", "convex"):
-        raise UsageError(f"unknown fusion {fusion!r}; use rrf or convex")
     return SearchRequest(query=query, tenant=tenant, k=k, filter=parse_short_filters(filters or []), fusion=fusion)
 
 

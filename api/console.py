@@ -53,7 +53,8 @@ async def _print_events(console: Console, events: AsyncIterator[AnswerEvent]) ->
         if isinstance(event, AnswerText):
             console.print(escape(event.text), end="")
         elif isinstance(event, Answer):
-            console.print(escape(event.text) if not event.citations and event.abstained else "")
+            # Without sources no model was asked, so nothing was printed yet.
+            console.print("" if event.sources else escape(event.text))
             return event
     raise AssertionError("a stream ends with its answer or raises")
 

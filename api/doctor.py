@@ -84,7 +84,8 @@ def _check_answerer(settings: Settings) -> Check:
             "answers",
             "missing",
             "extractive: sentences of the sources are quoted, none is written",
-            "For written answers set ANTHROPIC_API_KEY or OPENAI_API_KEY, or llm.providers.openai.base_url.",
+            "For written answers set ANTHROPIC_API_KEY or OPENAI_API_KEY, or, for a compatible server of your own, "
+            'llm.provider = "openai" and llm.providers.openai.base_url.',
         )
     chosen = settings.llm.providers.anthropic if provider == "anthropic" else settings.llm.providers.openai
     key = settings.anthropic_api_key if provider == "anthropic" else settings.openai_api_key

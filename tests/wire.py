@@ -289,16 +289,12 @@ ANTHROPIC_USAGE = {
 }
 
 
-def anthropic_reply(
-    text: str, *, stop_reason: str = "end_turn", usage: Mapping[str, int] = ANTHROPIC_USAGE
-) -> Reply:
+def anthropic_reply(text: str, *, stop_reason: str = "end_turn", usage: Mapping[str, int] = ANTHROPIC_USAGE) -> Reply:
     content = [{"type": "text", "text": text}] if text else []
     return json_reply(_anthropic_message(content, stop_reason, usage))
 
 
-def anthropic_stream(
-    *pieces: str, stop_reason: str = "end_turn", usage: Mapping[str, int] = ANTHROPIC_USAGE
-) -> Reply:
+def anthropic_stream(*pieces: str, stop_reason: str = "end_turn", usage: Mapping[str, int] = ANTHROPIC_USAGE) -> Reply:
     """Parts: message_start, ping, block start, one per piece, block stop, message_delta, message_stop."""
     started = {**usage, "output_tokens": 1}
     payloads: list[dict[str, Any]] = [
@@ -320,9 +316,7 @@ def anthropic_stream(
     return event_stream([(payload["type"], json.dumps(payload)) for payload in payloads])
 
 
-def anthropic_error(
-    kind: str, message: str, *, status: int, headers: Mapping[str, str] | None = None
-) -> Reply:
+def anthropic_error(kind: str, message: str, *, status: int, headers: Mapping[str, str] | None = None) -> Reply:
     return json_reply(_anthropic_error(kind, message), status=status, headers=headers)
 
 

@@ -70,9 +70,7 @@ def _pieces(text: str, section: Section, tokens: TokenIndex, max_tokens: int) ->
             yield from tokens.cut(start, end, max_tokens)
 
 
-def _overlap_start(
-    start: int, end: int, sentence_starts: list[int], tokens: TokenIndex, overlap_tokens: int
-) -> int:
+def _overlap_start(start: int, end: int, sentence_starts: list[int], tokens: TokenIndex, overlap_tokens: int) -> int:
     """Where the part of the chunk that the next one repeats begins; `end` where it repeats nothing."""
     if not overlap_tokens:
         return end

@@ -87,8 +87,7 @@ def section_sentences(text: str, section: Section) -> list[tuple[int, int]]:
     if section.body == section.end:
         return [(section.start, section.end)]
     spans = [
-        (section.body + start, section.body + end)
-        for start, end in sentence_spans(text[section.body : section.end])
+        (section.body + start, section.body + end) for start, end in sentence_spans(text[section.body : section.end])
     ]
     spans[0] = (section.start, spans[0][1])
     return spans

@@ -27,9 +27,7 @@ def chunk(document: Document, *, sentences: int, max_tokens: int) -> list[tuple[
     groups: list[tuple[int, int]] = []
     for section in sections(document):
         units = [
-            piece
-            for start, end in section_sentences(text, section)
-            for piece in tokens.cut(start, end, max_tokens)
+            piece for start, end in section_sentences(text, section) for piece in tokens.cut(start, end, max_tokens)
         ]
         counts = _balance(units, _fill(units, tokens, sentences, max_tokens), tokens, sentences, max_tokens)
         first = 0

@@ -24,9 +24,7 @@ HEADER = "query-id\tcorpus-id\tscore"
 
 
 def write_jsonl(path: Path, records: list) -> None:
-    path.write_text(
-        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
-    )
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
 @pytest.fixture
@@ -75,9 +73,7 @@ def test_a_split_that_does_not_exist_is_refused_with_those_that_do(folder) -> No
 
 
 def test_judgements_of_unknown_documents_are_counted_and_kept(folder) -> None:
-    (folder / "qrels" / "test.tsv").write_text(
-        f"{HEADER}\nq1\td1\t1\nq1\tgone\t1\nq3\tgone\t1\nq3\tlost\t1\n"
-    )
+    (folder / "qrels" / "test.tsv").write_text(f"{HEADER}\nq1\td1\t1\nq1\tgone\t1\nq3\tgone\t1\nq3\tlost\t1\n")
     dataset = load_dataset(folder)
     assert dataset.unknown_documents == 2
     assert dataset.qrels["q1"] == {"d1": 1, "gone": 1}

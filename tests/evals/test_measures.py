@@ -76,8 +76,7 @@ def random_run_and_qrels(*, queries: int = 60, documents: int = 150) -> tuple[Ru
         if number % 7:
             judgements = qrels[f"q{number}"]
             run[f"q{number}"] = {
-                document: chance.randint(0, 30) / 4 + 2 * (judgements.get(document, 0) > 0)
-                for document in returned
+                document: chance.randint(0, 30) / 4 + 2 * (judgements.get(document, 0) > 0) for document in returned
             }
     qrels["nothing-relevant"] = {"d001": 0}
     run["nothing-relevant"] = run["not-judged"] = {"d001": 1.0}
@@ -157,9 +156,7 @@ def test_the_default_measures_are_those_of_the_interface() -> None:
     assert tuple(parse_measure(name) for name in names) == DEFAULT_MEASURES
 
 
-@pytest.mark.parametrize(
-    "text", ["", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@1.5", "NDCG@10", "precision@10", "ndcg@10 "]
-)
+@pytest.mark.parametrize("text", ["", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@1.5", "NDCG@10", "precision@10", "ndcg@10 "])
 def test_a_measure_that_does_not_exist_is_refused_with_the_ones_that_do(text) -> None:
     with pytest.raises(UsageError, match=r"ndcg, recall, mrr, success, ap"):
         parse_measure(text)

@@ -34,13 +34,10 @@ def test_scores_that_numpy_computed_are_written_as_plain_numbers(tmp_path) -> No
 def test_ir_measures_reads_the_same_run_and_qrels(tmp_path) -> None:
     write_run(tmp_path / "run.trec", RUN, tag="bm25")
     write_qrels(tmp_path / "qrels.trec", QRELS)
-    run = [
-        (row.query_id, row.doc_id, row.score) for row in ir_measures.read_trec_run(str(tmp_path / "run.trec"))
-    ]
+    run = [(row.query_id, row.doc_id, row.score) for row in ir_measures.read_trec_run(str(tmp_path / "run.trec"))]
     assert sorted(run) == sorted((query, doc, score) for query in RUN for doc, score in RUN[query].items())
     qrels = [
-        (row.query_id, row.doc_id, row.relevance)
-        for row in ir_measures.read_trec_qrels(str(tmp_path / "qrels.trec"))
+        (row.query_id, row.doc_id, row.relevance) for row in ir_measures.read_trec_qrels(str(tmp_path / "qrels.trec"))
     ]
     assert qrels == [("q1", "a", 1), ("q1", "b", 0), ("q2", "c", 3)]
 

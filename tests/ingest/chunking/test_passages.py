@@ -8,8 +8,7 @@ from rag.types import Document, Heading, Passage
 
 TEXT = "Zero.\n# A\n## B\nOne. Two.\n## C\nThree.\n# D\nFour."
 HEADINGS = tuple(
-    Heading(TEXT.index(line), level, line[-1])
-    for line, level in (("# A", 1), ("## B", 2), ("## C", 2), ("# D", 1))
+    Heading(TEXT.index(line), level, line[-1]) for line, level in (("# A", 1), ("## B", 2), ("## C", 2), ("# D", 1))
 )
 DOCUMENT = Document(
     id="doc",

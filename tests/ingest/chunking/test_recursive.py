@@ -10,9 +10,7 @@ from rag.types import Document, Heading
 
 
 def document(text: str, *headings: str) -> Document:
-    marks = tuple(
-        Heading(start=text.index(heading), level=1, text=heading.strip("# ")) for heading in headings
-    )
+    marks = tuple(Heading(start=text.index(heading), level=1, text=heading.strip("# ")) for heading in headings)
     return Document(id="d", version="v", source="s", title="t", text=text, headings=marks)
 
 

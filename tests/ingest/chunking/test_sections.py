@@ -4,9 +4,7 @@ from rag.types import Document, Heading
 
 def document(text: str, *headings: str) -> Document:
     """A document whose headings are found by their text."""
-    marks = tuple(
-        Heading(start=text.index(heading), level=1, text=heading.strip("# ")) for heading in headings
-    )
+    marks = tuple(Heading(start=text.index(heading), level=1, text=heading.strip("# ")) for heading in headings)
     return Document(id="d", version="v", source="s", title="t", text=text, headings=marks)
 
 

@@ -57,9 +57,7 @@ def test_a_cluster_longer_than_the_limit_is_cut_all_the_same():
 def test_pieces_hold_everything_and_no_more_than_the_limit():
     generator = random.Random(5)
     for _ in range(300):
-        text = "".join(
-            generator.choices(["word", " ", " ", ".", "中", "\u3000", FAMILY, "e\u0301", "_"], k=60)
-        )
+        text = "".join(generator.choices(["word", " ", " ", ".", "中", "\u3000", FAMILY, "e\u0301", "_"], k=60))
         max_tokens = generator.randint(1, 30)
         pieces = cut(text, max_tokens)
         assert "".join("".join(pieces).split()) == "".join(text.split())

@@ -96,11 +96,9 @@ async def test_sources_without_a_statement_are_an_abstention(text):
     assert await answered("What about the tides and the moon?", source(text)) == ABSTENTION
 
 
-async def test_words_in_the_title_count_as_said():
-    text = "It is caused by gravity, mostly."
-    question = "What causes the ocean tides, gravity?"
-    assert await answered(question, source(text, title="Ocean tides"), min_cosine=0) != ABSTENTION
-    assert await answered(question, source(text, title="Notes"), min_cosine=0) == ABSTENTION
+async def test_fenced_code_and_tables_answer_nothing():
+    text = "```\nrag ask 'What about the tides and the moon?'\n```\n\n| tides | the moon and the sea |"
+    assert await answered("What about the tides and the moon?", source(text), min_cosine=0) == ABSTENTION
 
 
 @pytest.mark.parametrize(

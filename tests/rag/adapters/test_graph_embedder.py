@@ -158,6 +158,15 @@ async def test_the_packaged_model_keeps_its_vectors(
     assert cosines(vectors, prose_reference).min() >= cosine
 
 
+async def test_a_traced_model_is_quantised_too(tmp_path: Path):
+    folder = tiny_models.distilbert(tmp_path / "distilbert")
+    exact = await load(folder, tmp_path / "cache").embed_passages(TEXTS)
+    rounded = await load(folder, tmp_path / "cache", precision="int8").embed_passages(TEXTS)
+
+    # Random weights round worse than trained ones, so this asks for less than of a real model.
+    assert 0.95 < cosines(exact, rounded).min() < 0.9999
+
+
 async def test_stated_prompts_stand_before_queries_and_passages(tmp_path: Path):
     prompts = {"query": "what is the ", "document": "the little "}
     folder = tiny_models.bert(tmp_path / "prompted", prompts=prompts)

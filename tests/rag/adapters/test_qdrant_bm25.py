@@ -127,9 +127,7 @@ class LuceneOkapi(BM25Okapi):
     """rank_bm25's ranking with Lucene's idf, which is never negative; its own differs for frequent words."""
 
     def _calc_idf(self, nd):
-        self.idf = {
-            word: math.log(1 + (self.corpus_size - n + 0.5) / (n + 0.5)) for word, n in nd.items()
-        }
+        self.idf = {word: math.log(1 + (self.corpus_size - n + 0.5) / (n + 0.5)) for word, n in nd.items()}
 
 
 def make_store(kind: str, folder: Path) -> PassageStore:
@@ -147,9 +145,7 @@ async def test_rankings_equal_those_of_rank_bm25(kind, tmp_path):
     store = make_store(kind, tmp_path)
     passages = [_passage(number, text) for number, text in enumerate(texts)]
     vectors = encoder.encode_passages(texts)
-    await store.upsert(
-        [IndexedPassage(p, np.ones(1, np.float32), v) for p, v in zip(passages, vectors, strict=True)]
-    )
+    await store.upsert([IndexedPassage(p, np.ones(1, np.float32), v) for p, v in zip(passages, vectors, strict=True)])
     for length in (1, 2, 3, 5, 8):
         words = generator.sample([*WORDS, "unheard"], k=length)
         scores = dict(zip([p.id for p in passages], reference.get_scores(words), strict=True))

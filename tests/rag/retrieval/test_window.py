@@ -1,0 +1,222 @@
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ingest.chunking.passages import make_passages
+from ingest.chunking.sentence_window import chunk
+from rag.retrieval.store import IndexedPassage
+from rag.retrieval.window import expand
+from rag.sentences import sentence_spans
+from rag.types import Candidate, Document, Heading, Passage, Source, SparseVector
+from tests.fake_store import InMemoryStore
+
+PROSE = (
+    "# Title\n\nOne is here. Two  is\nhere! Three is here?  Four is here. Five is here.\n\n\n"
+    "Six is here. Seven is here.\n\n## Part\n\nEight is here. Nine is here. Ten is here. Eleven is here.\n"
+    "\n- first item\n- second item. It has two sentences.\n\n```\ncode = [1]\nmore()\n```\n"
+    "Dr. Who (see Fig. 2) left. The end of it, "
+    + "which goes on and on " * 30
+    + "comes at last. Gone.\n \t\n"
+    + "你好。世界很大。再见！ Last words."
+)
+
+
+class CountingStore(InMemoryStore):
+    """Remembers what was fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetches: list[Sequence[str]] = []
+
+    async def fetch(self, tenant: str, passage_ids: Sequence[str]) -> Mapping[str, Passage]:
+        self.fetches.append(passage_ids)
+        return await super().fetch(tenant, passage_ids)
+
+
+def document(text: str = PROSE, *, name: str = "doc", version: str = "v1") -> Document:
+    headings = [Heading(text.index(line), level, line.strip("# ")) for level, line in _heading_lines(text)]
+    return Document(name, version, "manual", "Title", text, headings=tuple(headings))
+
+
+def _heading_lines(text: str) -> list[tuple[int, str]]:
+    return [(len(line) - len(line.lstrip("#")), line) for line in text.splitlines() if line.startswith("#")]
+
+
+async def stored(
+    store: InMemoryStore, document: Document, *, tenant: str = "acme", sentences: int = 2, max_tokens: int = 40
+) -> list[Passage]:
+    spans = chunk(document, sentences=sentences, max_tokens=max_tokens)
+    passages = make_passages(document, tenant=tenant, spans=spans)
+    nothing = np.zeros(1, dtype=np.float32), SparseVector((), ())
+    await store.upsert([IndexedPassage(passage, *nothing) for passage in passages])
+    return passages
+
+
+async def expanded(
+    store: InMemoryStore, hits: Sequence[Passage], *, window_sentences: int, scores: Sequence[float] = ()
+) -> list[Source]:
+    """The hits' sources; without scores the first hit is the best."""
+    scored = scores or [1 / rank for rank in range(1, len(hits) + 1)]
+    found = [Candidate(hit.id, hit.document_id, score) for hit, score in zip(hits, scored, strict=True)]
+    return await expand(found, {hit.id: hit for hit in hits}, store, window_sentences=window_sentences)
+
+
+def numbered_sentences(count: int) -> str:
+    return " ".join(f"Sentence number {number} stands here." for number in range(count))
+
+
+@pytest.mark.parametrize("window_sentences", [0, 1, 2, 3, 5, 100])
+@pytest.mark.parametrize("sentences", [1, 2, 6])
+async def test_a_source_is_the_exact_text_of_its_document(window_sentences, sentences):
+    generator = random.Random(window_sentences)
+    doc, store = document(), InMemoryStore()
+    passages = await stored(store, doc, sentences=sentences)
+    for _ in range(20):
+        hits = generator.sample(passages, k=generator.randint(1, min(6, len(passages))))
+        sources = await expanded(store, hits, window_sentences=window_sentences)
+        assert [source.number for source in sources] == list(range(1, len(sources) + 1))
+        for source in sources:
+            assert doc.text[source.start : source.end] == source.text
+        in_place = sorted((source.start, source.end) for source in sources)
+        assert all(one[1] < following[0] for one, following in pairwise(in_place))
+        for hit in hits:
+            assert any(hit.id in s.passage_ids and s.start <= hit.start and hit.end <= s.end for s in sources)
+
+
+@pytest.mark.parametrize("window_sentences", [1, 2, 4])
+async def test_a_window_adds_whole_sentences_on_both_sides(window_sentences):
+    doc, store = document(numbered_sentences(15)), InMemoryStore()
+    passages = await stored(store, doc, sentences=5)
+    (source,) = await expanded(store, [passages[1]], window_sentences=window_sentences)
+    spans = sentence_spans(doc.text)
+    assert source.start == spans[5 - window_sentences][0]
+    assert source.end == spans[9 + window_sentences][1]
+    assert source.text.startswith(f"Sentence number {5 - window_sentences} ")
+
+
+async def test_a_window_reaches_no_further_than_the_neighbouring_passages():
+    doc, store = document(numbered_sentences(15)), InMemoryStore()
+    passages = await stored(store, doc, sentences=3)
+    (source,) = await expanded(store, [passages[2]], window_sentences=100)
+    assert source.text == doc.text[passages[1].start : passages[3].end].strip()
+
+
+@pytest.mark.parametrize(("place", "start", "end"), [(0, 0, 1), (-1, -2, -1)])
+async def test_a_window_ends_where_the_document_does(place, start, end):
+    doc, store = document(numbered_sentences(9)), InMemoryStore()
+    passages = await stored(store, doc, sentences=3)
+    (source,) = await expanded(store, [passages[place]], window_sentences=3)
+    assert source.text == doc.text[passages[start].start : passages[end].end].strip()
+
+
+async def test_without_a_window_hits_are_sources_as_they_are_and_nothing_is_fetched():
+    doc, store = document(), CountingStore()
+    first, _, third, *_ = await stored(store, doc)
+    sources = await expanded(store, [third, first], window_sentences=0)
+    assert [(s.start, s.end, s.text) for s in sources] == [(p.start, p.end, p.text) for p in (third, first)]
+    assert store.fetches == []
+
+
+@pytest.mark.parametrize("scores", [[0.2, 0.9, 0.5], [0.9, 0.2, 0.5]])
+async def test_windows_that_overlap_become_one_with_the_best_score(scores):
+    doc, store = document(numbered_sentences(30)), InMemoryStore()
+    passages = await stored(store, doc, sentences=3)
+    hits = [passages[4], passages[2], passages[8]]
+    merged, alone = await expanded(store, hits, window_sentences=2, scores=scores)
+    assert merged.passage_ids == (passages[2].id, passages[4].id)
+    assert (merged.number, merged.score) == (1, 0.9)
+    assert merged.text == doc.text[merged.start : merged.end]
+    assert merged.start < passages[2].start < passages[4].end < merged.end
+    assert (alone.number, alone.score, alone.passage_ids) == (2, 0.5, (passages[8].id,))
+
+
+async def test_windows_that_only_share_a_document_stay_apart():
+    doc, store = document(numbered_sentences(30)), InMemoryStore()
+    passages = await stored(store, doc, sentences=3)
+    sources = await expanded(store, [passages[1], passages[8]], window_sentences=1)
+    assert [source.passage_ids for source in sources] == [(passages[1].id,), (passages[8].id,)]
+
+
+async def test_a_hit_inside_the_window_of_another_is_not_a_source_of_its_own():
+    doc, store = document(numbered_sentences(9)), InMemoryStore()
+    passages = await stored(store, doc, sentences=1)
+    sources = await expanded(store, [passages[4], passages[5], passages[3]], window_sentences=1)
+    assert [source.passage_ids for source in sources] == [(passages[3].id, passages[4].id, passages[5].id)]
+
+
+async def test_equal_scores_are_numbered_in_order_of_passage_id():
+    store = InMemoryStore()
+    hits = [(await stored(store, document("One is here.", name=name)))[0] for name in "abcdef"]
+    sources = await expanded(store, hits, window_sentences=2, scores=[0.5] * len(hits))
+    assert [source.passage_ids[0] for source in sources] == sorted(hit.id for hit in hits)
+
+
+async def test_a_source_carries_what_its_passage_says_of_its_place():
+    doc, store = replace(document(), page_starts=(0, PROSE.index("Eight"))), InMemoryStore()
+    passages = await stored(store, doc)
+    hit = next(passage for passage in passages if "Ten is here" in passage.text)
+    (source,) = await expanded(store, [hit], window_sentences=0, scores=[0.75])
+    assert source == Source(
+        number=1,
+        document_id="doc",
+        version="v1",
+        title="Title",
+        headings=("Title", "Part"),
+        page=2,
+        start=hit.start,
+        end=hit.end,
+        text=hit.text,
+        score=0.75,
+        passage_ids=(hit.id,),
+    )
+
+
+async def test_neighbours_of_another_version_document_or_tenant_are_never_mixed_in():
+    store = InMemoryStore()
+    ours = document(numbered_sentences(9))
+    (_, hit, _) = await stored(store, ours, sentences=3)
+    theirs = ours.text.replace("Sentence", "Sequence")
+    await stored(store, document(theirs, version="v2"), sentences=3)
+    await stored(store, document(theirs, name="other"), sentences=3)
+    await stored(store, document(theirs), tenant="rival", sentences=3)
+    (source,) = await expanded(store, [hit], window_sentences=3)
+    assert source.text == ours.text
+    assert source.version == "v1"
+
+
+async def test_hits_of_two_versions_are_two_sources():
+    store = InMemoryStore()
+    old, new = document(numbered_sentences(9)), document(numbered_sentences(12), version="v2")
+    hits = [(await stored(store, each, sentences=3))[1] for each in (old, new)]
+    sources = await expanded(store, hits, window_sentences=2)
+    assert [source.version for source in sources] == ["v1", "v2"]
+
+
+async def test_a_missing_neighbour_leaves_the_hit_as_it_is():
+    doc, store = document(numbered_sentences(9)), InMemoryStore()
+    passages = await stored(store, doc, sentences=3)
+    del store.points[passages[2].id]
+    (source,) = await expanded(store, [passages[1]], window_sentences=2)
+    assert source.end == passages[1].end
+    assert source.start < passages[1].start
+    assert source.text == doc.text[source.start : source.end]
+
+
+async def test_all_neighbours_come_from_one_batched_fetch_without_the_hits():
+    store = CountingStore()
+    passages = await stored(store, document(numbered_sentences(30)), sentences=3)
+    others = await stored(store, document(numbered_sentences(9), name="other"), sentences=3)
+    await expanded(store, [passages[0], passages[4], passages[5], others[1]], window_sentences=1)
+    (fetched,) = store.fetches
+    wanted = [passages[1], passages[3], passages[6], others[0], others[2]]
+    assert sorted(fetched) == sorted(passage.id for passage in wanted)
+
+
+async def test_nothing_found_is_no_source_and_no_fetch():
+    store = CountingStore()
+    assert await expanded(store, [], window_sentences=3) == []
+    assert store.fetches == []
