@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -96,6 +97,8 @@ def _server(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[str]]]:
                 break
         else:
             sys.exit("rag serve did not start")
+        # Its log goes on; unread, it would fill the pipe and stop the server.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
         try:
             yield int(found[1]), process
         finally:
