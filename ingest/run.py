@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from rag.bootstrap import (
     create_collection,
     open_collection,
 )
+from rag.errors import StoreError
 from rag.retrieval.embedding import Embedder
 from rag.settings import Chunking, Settings
 
@@ -53,9 +55,14 @@ async def open_ingestion(
 ) -> AsyncIterator[Ingestion]:
     """An ingestion into the configured collection, which is made if it is not there; all is closed afterwards."""
     collection = await open_collection(settings, embedder) if await collection_exists(settings) else None
-    manifest = Manifest(collection_dir(settings) / "manifest.sqlite")
-    if collection is None:
-        manifest.clear()
+    try:
+        manifest = Manifest(collection_dir(settings) / "manifest.sqlite")
+        if collection is None:
+            manifest.clear()
+    except sqlite3.Error as error:
+        if collection is not None:
+            await collection.store.close()
+        raise _manifest_failed(settings, error) from error
     ingestion = Ingestion(
         tenant=settings.data.tenant,
         embedder=embedder,
@@ -68,10 +75,16 @@ async def open_ingestion(
     )
     try:
         yield ingestion
+    except sqlite3.Error as error:
+        raise _manifest_failed(settings, error) from error
     finally:
         manifest.close()
         if ingestion.collection is not None:
             await ingestion.collection.store.close()
+
+
+def _manifest_failed(settings: Settings, error: sqlite3.Error) -> StoreError:
+    return StoreError(f"the manifest in {collection_dir(settings)} failed: {error}")
 
 
 def chunker(chosen: Chunking) -> Chunk:

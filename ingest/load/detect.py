@@ -60,7 +60,13 @@ def extract(data: bytes, name: str) -> Extracted:
         parser = _PARSERS[suffix]
     else:
         raise DocumentError(f"unsupported format {suffix}; supported: {', '.join(sorted(SUPPORTED_SUFFIXES))}")
-    extracted = parser(data)
+    try:
+        extracted = parser(data)
+    except DocumentError:
+        raise
+    except Exception as error:
+        # Parsers meet files nobody foresaw; one of them must not end a run over thousands of others.
+        raise DocumentError(f"the parser failed on it ({type(error).__name__}: {error})") from error
     if not extracted.text.strip():
         raise DocumentError("no text in the file")
     return extracted

@@ -86,7 +86,7 @@ async def serving(
         running = asyncio.create_task(server.serve(sockets=[listener]))
         await listening.wait()
         try:
-            async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
                 yield client, server
         finally:
             server.should_exit = True

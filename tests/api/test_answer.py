@@ -65,9 +65,9 @@ async def test_a_client_that_leaves_cancels_the_model_at_once(caplog: pytest.Log
     chat = SilentChat()
     async with serving(await make_pipeline(chat)) as (client, _):
         asking = asyncio.create_task(client.post("/v1/answer", json=QUESTION))
-        await asyncio.wait_for(chat.asked.wait(), 5)
+        await asyncio.wait_for(chat.asked.wait(), 30)
         asking.cancel()
-        await asyncio.wait_for(chat.cancelled.wait(), 5)
+        await asyncio.wait_for(chat.cancelled.wait(), 30)
     [line] = [json.loads(r.message) for r in caplog.records if r.name == "rag"]
     assert (line["status"], line["disconnected"]) == (499, True)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]

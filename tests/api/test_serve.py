@@ -105,7 +105,7 @@ async def server_process():
 async def test_a_signal_lets_a_stream_end_then_closes_and_exits_with_0(stop):
     async with server_process() as process:
         url = (await process.stdout.readline()).decode().removeprefix("Listening on ").strip()
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client, streaming(client) as (_, events):
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client, streaming(client) as (_, events):
             seen = []
             async for event in events:
                 if event.name == "delta" and not any(e.name == "delta" for e in seen):
@@ -115,7 +115,7 @@ async def test_a_signal_lets_a_stream_end_then_closes_and_exits_with_0(stop):
                 seen.append(event)
         assert [e.name for e in seen] == ["sources", "delta", "delta", "usage", "done"]
         assert seen[-1].data["answer"] == "First. Second."
-        out, err = await asyncio.wait_for(process.communicate(), 10)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0
     assert out.decode() == "closed\n"
     assert "Traceback" not in err.decode()
@@ -123,7 +123,7 @@ async def test_a_signal_lets_a_stream_end_then_closes_and_exits_with_0(stop):
 
 async def until_refused(url: str) -> None:
     address = httpx.URL(url)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             try:
                 _, writer = await asyncio.open_connection(address.host, address.port)

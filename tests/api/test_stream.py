@@ -157,8 +157,8 @@ async def test_a_reader_that_leaves_cancels_the_silent_model(pieces, caplog: pyt
     chat = SilentChat(*pieces)
     async with serving(await make_pipeline(chat)) as (client, _):
         async with streaming(client):
-            await asyncio.wait_for(chat.asked.wait(), 5)
-        await asyncio.wait_for(chat.cancelled.wait(), 5)
+            await asyncio.wait_for(chat.asked.wait(), 30)
+        await asyncio.wait_for(chat.cancelled.wait(), 30)
     [line] = [json.loads(r.message) for r in caplog.records if r.name == "rag"]
     assert (line["status"], line["disconnected"]) == (200, True)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]

@@ -65,3 +65,12 @@ def test_a_binary_file_is_reported(name):
 def test_a_pdf_that_is_none_is_reported_as_corrupt():
     with pytest.raises(DocumentError, match="corrupt PDF"):
         extract(b"just words", "a.pdf")
+
+
+def test_a_parser_that_crashes_is_a_fault_of_the_file_not_of_the_run(monkeypatch):
+    def crash(_: bytes) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("ingest.load.pdf.load", crash)
+    with pytest.raises(DocumentError, match=r"the parser failed on it \(RecursionError: too deep\)"):
+        extract(b"%PDF-1.7 ...", "deep.pdf")
