@@ -189,11 +189,23 @@ def main() -> None:
         # The reader of our output went away, as `head` does; nothing is left to tell it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_FAILED
+    except OSError as error:
+        # What a command touches but cannot: a folder that is not writable, a full disk.
+        status = _fail("io_error", str(error), EXIT_UNAVAILABLE)
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("typer", "click"):
             raise
-        status = _fail("invalid_usage", getattr(error, "message", str(error)), EXIT_USAGE)
+        status = _usage_error(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage_error(error: Exception) -> int:
+    """What typer found wrong with the command line; it names the option in `format_message` only."""
+    describe = getattr(error, "format_message", None)
+    message = str(describe() if callable(describe) else error)
+    if not message:  # help was shown, since nothing was asked
+        return EXIT_USAGE
+    return _fail("invalid_usage", message, EXIT_USAGE)
 
 
 def _exit_code(error: RagError) -> int:

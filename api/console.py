@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from api.doctor import Check
 
 _EXCERPT = 300
-_MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "broken": "[red]broken[/]"}
+_COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
 def _console() -> Console:
@@ -137,9 +137,10 @@ def print_checks(checks: Sequence[Check]) -> None:
     """What `rag doctor` found."""
     console = _console()
     for check in checks:
-        console.print(f"{_MARKS[check.status]:<20} [bold]{escape(check.name)}[/]: {escape(check.found)}")
+        colour = _COLOURS[check.status]
+        console.print(f"[{colour}]{check.status:<8}[/] [bold]{check.name:<10}[/] {escape(check.found)}")
         if check.cost:
-            console.print(f"        {escape(check.cost)}")
+            console.print(f"{'':<19} {escape(check.cost)}")
 
 
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:

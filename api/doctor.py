@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rag.bootstrap import (
+    build_chat,
     build_embedder,
     chosen_provider,
     chunker_identity,
@@ -14,7 +15,7 @@ from rag.bootstrap import (
     known_models,
     open_collection,
 )
-from rag.errors import RagError
+from rag.errors import RagError, StoreBusyError
 from rag.retrieval.embedding import Embedder
 from rag.settings import Settings
 
@@ -49,8 +50,9 @@ async def examine(settings: Settings) -> list[Check]:
         runtime = f"{settings.embedding.runtime} {settings.embedding.precision}"
         checks.append(Check("embedding", "ok", f"{embedder.identity}, {embedder.dimension} dimensions, {runtime}"))
         checks.append(await _check_store(settings, embedder))
+        checks.append(await _check_answerer(settings, embedder))
+        await embedder.close()
     checks.append(Check("chunking", "ok", chunker_identity(settings)))
-    checks.append(_check_answerer(settings))
     checks.append(_check_models(settings))
     checks.append(_check_api(settings))
     checks.append(Check("versions", "ok", _versions()))
@@ -64,35 +66,33 @@ async def _check_store(settings: Settings, embedder: Embedder) -> Check:
         if not await collection_exists(settings):
             return Check("store", "missing", name, "Nothing is ingested yet, so nothing can be found: rag ingest PATH")
         collection = await open_collection(settings, embedder)
+        try:
+            count = await collection.store.count(settings.data.tenant)
+        finally:
+            await collection.store.close()
+    except StoreBusyError:
+        return Check("store", "ok", f"{name}, in use by another process")
     except RagError as error:
         return Check("store", "broken", name, str(error))
+    average_length = collection.spec.average_length
+    return Check("store", "ok", f"{name}, {count} passages, average length {average_length:.0f} terms")
+
+
+async def _check_answerer(settings: Settings, embedder: Embedder) -> Check:
     try:
-        count = await collection.store.count(settings.data.tenant)
-        return Check(
-            "store",
-            "ok",
-            f"{name}, {count} passages, average length {collection.spec.average_length:.0f} terms",
-        )
-    finally:
-        await collection.store.close()
-
-
-def _check_answerer(settings: Settings) -> Check:
-    provider = chosen_provider(settings)
-    if provider == "extractive":
-        return Check(
-            "answers",
-            "missing",
-            "extractive: sentences of the sources are quoted, none is written",
-            "For written answers set ANTHROPIC_API_KEY or OPENAI_API_KEY, or, for a compatible server of your own, "
-            'llm.provider = "openai" and llm.providers.openai.base_url.',
-        )
-    chosen = settings.llm.providers.anthropic if provider == "anthropic" else settings.llm.providers.openai
-    key = settings.anthropic_api_key if provider == "anthropic" else settings.openai_api_key
-    if key is None and chosen.base_url is None:
-        cost = f"llm.provider is {provider!r} and {provider.upper()}_API_KEY is not set"
-        return Check("answers", "broken", f"{provider}:{chosen.model}", cost)
-    return Check("answers", "ok", f"{provider}:{chosen.model}" + (f" at {chosen.base_url}" if chosen.base_url else ""))
+        chat = build_chat(settings, embedder)
+    except RagError as error:
+        return Check("answers", "broken", chosen_provider(settings), str(error))
+    await chat.close()
+    if chat.name != "extractive":
+        return Check("answers", "ok", chat.name)
+    return Check(
+        "answers",
+        "missing",
+        "extractive: sentences of the sources are quoted, none is written",
+        "For written answers set ANTHROPIC_API_KEY or OPENAI_API_KEY, or, for a compatible server of your own, "
+        'llm.provider = "openai" and llm.providers.openai.base_url.',
+    )
 
 
 def _check_models(settings: Settings) -> Check:

@@ -20,8 +20,11 @@ from api.routes import answer, health, search
 from api.schemas import ProblemDetails
 from api.server import bind, run_server, url_of
 from rag import bootstrap
+from rag.errors import ProviderError
 from rag.pipeline import Pipeline
 from rag.settings import Settings
+
+_logger = logging.getLogger("rag")
 
 
 class _Application(FastAPI):
@@ -51,8 +54,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pipeline = await open_pipeline()
         try:
-            # A model's first run is its slowest; it should not be a user's.
-            await pipeline.embedder.embed_queries(["warm-up"])
+            await _warm_up(pipeline)
             app.state.serving = Serving(pipeline, settings.data.tenant, ping_interval_s)
             yield
         finally:
@@ -77,6 +79,15 @@ def create_app(
     for routes in (search, answer, health):
         app.include_router(routes.router)
     return app
+
+
+async def _warm_up(pipeline: Pipeline) -> None:
+    """A model's first run is its slowest; it should not be a user's."""
+    try:
+        await pipeline.embedder.embed_queries(["warm-up"])
+    except ProviderError as error:
+        # A provider that is down now may be up when it is asked; the requests will say so if not.
+        _logger.warning("the embedding model did not answer while starting: %s", error)
 
 
 def serve(settings: Settings, *, host: str, port: int, notify: bootstrap.Notify) -> None:

@@ -74,7 +74,9 @@ def citation_to_json(citation: Citation) -> dict[str, Any]:
 
 def source_to_json(source: Source) -> dict[str, Any]:
     """One numbered source."""
-    return {**asdict(source), "score": round(source.score, 6)}
+    data = asdict(source)
+    del data["pages"]
+    return {**data, "page": source.page, "score": round(source.score, 6)}
 
 
 def search_log_fields(result: SearchResult) -> dict[str, int | Mapping[str, float]]:

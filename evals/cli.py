@@ -54,6 +54,7 @@ def run(
         f"{dataset.unknown_documents} judgements name unknown documents",
         dataset.unknown_documents and not corpus,
     )
+    _warn(f"{dataset.unknown_queries} judgements name unknown queries", dataset.unknown_queries)
     evaluation = asyncio.run(_evaluate(settings, dataset, corpus=corpus, retrieve_k=retrieve_k))
     _warn(f"{len(evaluation.degraded)} queries ran degraded", len(evaluation.degraded))
     report = report_of(evaluation, dataset, default_fusion=settings.retrieval.fusion)
@@ -74,6 +75,8 @@ async def _evaluate(settings: Settings, dataset: Dataset, *, corpus: Path | None
     weights = FusionWeights(dense=settings.retrieval.weight_dense, rrf_k=settings.retrieval.rrf_k)
     async with open_indexed(settings, dataset, corpus=corpus, notify=_tell) as (pipeline, report):
         if report is not None:
+            for failure in report.failed:
+                _tell(f"warning: not indexed: {failure.path}: {failure.reason}")
             share = report.encoder_seconds / report.seconds if report.seconds else 0
             _tell(f"indexed {report.passages} passages in {report.seconds:.1f} s, {share:.0%} of it in the encoder")
         await pipeline.search(replace(template, query="warm up"))

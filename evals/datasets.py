@@ -1,7 +1,7 @@
 """Test collections in BEIR's layout: documents, queries and the judgements that join them.
 
-    corpus.jsonl        {"_id", "title", "text", "metadata"}     may be absent: then files are ingested
-    instead queries.jsonl       {"_id", "text", "metadata"}
+    corpus.jsonl        {"_id", "title", "text", "metadata"}     may be absent: then files are ingested instead
+    queries.jsonl       {"_id", "text", "metadata"}
     qrels/<split>.tsv   query, document, relevance               TREC's four columns are read as well
 
 `title` and `metadata` may be left out. A query that the documents cannot answer says so by

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from evals.datasets import Dataset, corpus_hash
-from ingest.discover import discover
+from ingest.discover import FoundFile, discover
 from ingest.pipeline import PIPELINE_VERSION, Progress, Report
 from ingest.run import open_ingestion
-from rag.bootstrap import Notify, build_embedder, build_pipeline, chunker_identity, open_collection
+from rag.bootstrap import Notify, build_chat, build_embedder, build_pipeline, chunker_identity, open_collection
 from rag.errors import UsageError
 from rag.pipeline import Pipeline
 from rag.settings import Settings, Store
@@ -34,25 +34,28 @@ async def open_indexed(
 
     Args:
         corpus: A folder of files to take instead of the dataset's corpus.jsonl; document ids are then
-            `<folder name>/<path>`, and the index is refreshed at every call, not cached.
+            `<folder name>/<path>`.
 
     Raises:
         UsageError: There is neither corpus.jsonl nor `corpus`.
     """
     if corpus is None and not dataset.documents:
         raise UsageError(f"the dataset {dataset.name!r} has no corpus.jsonl; name its documents with --corpus FOLDER")
-    scratch = scratch_settings(settings, corpus_hash(dataset) if corpus is None else _place(corpus))
+    files = discover([corpus], None).files if corpus is not None else ()
+    scratch = scratch_settings(settings, corpus_hash(dataset) if corpus is None else _files_hash(files))
     report = None
     embedder = build_embedder(settings, notify)
-    if corpus is not None or not _was_completed(scratch):
+    if not _was_completed(scratch):
         async with open_ingestion(scratch, embedder, on_progress=on_progress) as ingestion:
             if corpus is None:
                 report = await ingestion.run_documents(documents_of_dataset(dataset))
             else:
-                report = await ingestion.run(discover([corpus], None)[0])
-        # Written last: an index whose making was interrupted is completed by the next call.
-        _record_completion(scratch, report)
-    pipeline = build_pipeline(scratch, embedder, await open_collection(scratch, embedder))
+                report = await ingestion.run(files)
+        # Written last, and not over failed files: what was interrupted or failed is done again by the next call.
+        if not report.failed:
+            _record_completion(scratch, report)
+    chat = build_chat(settings, embedder)
+    pipeline = build_pipeline(scratch, embedder, chat, await open_collection(scratch, embedder))
     try:
         yield pipeline, report
     finally:
@@ -67,8 +70,14 @@ def scratch_settings(settings: Settings, content: str) -> Settings:
     return settings.model_copy(update={"data": data, "store": Store()})
 
 
-def _place(folder: Path) -> str:
-    return f"files:{folder.resolve()}"
+def _files_hash(files: Sequence[FoundFile]) -> str:
+    """Of names and contents."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.document_id}\0".encode("utf-8", "surrogateescape"))
+        with suppress(OSError):  # ingestion names what cannot be read
+            digest.update(hashlib.sha256(file.path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _was_completed(scratch: Settings) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,8 @@ import typer
 if TYPE_CHECKING:
     from ingest.pipeline import Progress, Report
     from rag.settings import Settings
+
+_SECONDS_BETWEEN_LINES = 10
 
 
 def ingest(
@@ -98,15 +101,16 @@ def _progress_shown() -> Iterator[tuple[Callable[[Progress], None], Callable[[st
 
 
 class _JsonProgress:
-    """A line per percent, so that a log of a large run stays readable."""
+    """A line per percent, or every ten seconds, so that a log of a large run stays readable."""
 
     def __init__(self) -> None:
-        self._last = -1
+        self._last_percent = -1
+        self._last_time = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        percent = 100 * progress.documents // max(1, progress.total)
-        if percent > self._last:
-            self._last = percent
+        percent, now = 100 * progress.documents // max(1, progress.total), time.monotonic()
+        if percent > self._last_percent or now - self._last_time > _SECONDS_BETWEEN_LINES:
+            self._last_percent, self._last_time = percent, now
             _print_json(event="progress", **asdict(progress))
 
 
@@ -124,6 +128,8 @@ def _print_report(report: Report, passed_over: list[Path]) -> None:
     )
     if passed_over:
         shown = ", ".join(path.name for path in passed_over[:5]) + (" ..." if len(passed_over) > 5 else "")
-        console.print(f"{len(passed_over)} files of unsupported kinds passed over: {shown}", markup=False)
+        console.print(
+            f"{len(passed_over)} passed over (unsupported kinds, or links out of the folder): {shown}", markup=False
+        )
     for failure in report.failed:
         console.print(f"failed: {failure.path}: {failure.reason}", markup=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,23 @@ class FoundFile:
     document_id: str
 
 
-def discover(paths: Sequence[Path], source: str | None) -> tuple[list[FoundFile], list[Path]]:
-    """The supported files under `paths`, in a stable order, and the others that were passed over.
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What is under the given paths.
+
+    Attributes:
+        files: To be ingested, in a stable order.
+        passed_over: Of unsupported kinds, or links out of their folder.
+        unreadable: Folders that could not be listed, each with the reason.
+    """
+
+    files: tuple[FoundFile, ...]
+    passed_over: tuple[Path, ...]
+    unreadable: tuple[tuple[Path, str], ...]
+
+
+def discover(paths: Sequence[Path], source: str | None) -> Discovery:
+    """What there is to ingest under `paths`.
 
     A folder is walked without hidden files and folders and without links out of it; its name is the source unless
     one is given. A file named outright is taken whatever its suffix, so that it is never passed over in silence.
@@ -35,26 +50,31 @@ def discover(paths: Sequence[Path], source: str | None) -> tuple[list[FoundFile]
     """
     found: dict[Path, FoundFile] = {}
     passed_over: list[Path] = []
+    unreadable: list[tuple[Path, str]] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append((Path(error.filename), f"cannot be listed: {error.strerror or error}"))
+
     for given in paths:
         path = given.resolve()
         if not path.exists():
             raise UsageError(f"{given} does not exist")
         root = path if path.is_dir() else path.parent
         name = source or root.name or "root"
-        for file in _walk(path) if path.is_dir() else iter((path,)):
+        for file in _walk(path, note) if path.is_dir() else iter((path,)):
             if path.is_dir() and (file.suffix.lower() not in SUPPORTED_SUFFIXES or _leaves(root, file)):
                 passed_over.append(file)
             else:
                 found.setdefault(file, FoundFile(file, name, f"{name}/{file.relative_to(root).as_posix()}"))
-    return list(found.values()), passed_over
+    return Discovery(tuple(found.values()), tuple(passed_over), tuple(unreadable))
 
 
 def _leaves(folder: Path, file: Path) -> bool:
     return file.is_symlink() and not file.resolve().is_relative_to(folder)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for directory, subfolders, files in os.walk(folder):
+def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    for directory, subfolders, files in os.walk(folder, onerror=on_error):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith("."):

@@ -41,10 +41,25 @@ class Manifest:
             "path TEXT NOT NULL, content_hash TEXT NOT NULL, passages INTEGER NOT NULL, "
             "PRIMARY KEY (tenant, document_id)) WITHOUT ROWID"
         )
+        self._connection.execute("CREATE TABLE IF NOT EXISTS collection (id TEXT NOT NULL)")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS unfinished (tenant TEXT, document_id TEXT, "
             "PRIMARY KEY (tenant, document_id)) WITHOUT ROWID"
         )
+
+    @property
+    def collection_id(self) -> str | None:
+        """Id of the collection it describes; None when it describes none yet."""
+        row = self._connection.execute("SELECT id FROM collection").fetchone()
+        return row[0] if row else None
+
+    def begin_collection(self, collection_id: str) -> None:
+        """Describe this collection from now on, and forget what was said of any other."""
+        with self._connection:
+            self._connection.execute("BEGIN")
+            for table in ("documents", "unfinished", "collection"):
+                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
+            self._connection.execute("INSERT INTO collection VALUES (?)", (collection_id,))
 
     def find(self, tenant: str, document_id: str) -> ManifestEntry | None:
         """The document's entry, if it was ingested."""
@@ -78,13 +93,6 @@ class Manifest:
             self._connection.executemany(
                 "DELETE FROM unfinished WHERE tenant = ? AND document_id = ?", map(_key, entries)
             )
-
-    def clear(self) -> None:
-        """Forget everything: the collection it described is gone."""
-        with self._connection:
-            self._connection.execute("BEGIN")
-            self._connection.execute("DELETE FROM documents")
-            self._connection.execute("DELETE FROM unfinished")
 
     def close(self) -> None:
         """Close the file."""

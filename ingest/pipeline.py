@@ -23,15 +23,18 @@ from rag.errors import DocumentError
 from rag.filters import Comparison, Compound
 from rag.retrieval.embedding import Embedder
 from rag.retrieval.lexical import LexicalEncoder
-from rag.retrieval.store import IndexedPassage, PassageStore
+from rag.retrieval.store import CollectionSpec, IndexedPassage, PassageStore
 from rag.types import Document, Passage
 
 PIPELINE_VERSION = "1"
 """Part of every content hash: raised when loading changes, so that unchanged files are read anew."""
 
 MAX_FILE_BYTES = 200_000_000
-_BATCH_PASSAGES = 2048
-_WRITE_PASSAGES = 512
+_BATCH_PASSAGES = 512
+"""How many passages are embedded and written at once: a second or two of work, after which a run can be stopped."""
+
+_SAMPLE_PASSAGES = 2048
+"""How many passages are gathered before a collection is made: their mean length normalises its BM25."""
 
 Chunk = Callable[[Document], Sequence[tuple[int, int]]]
 
@@ -42,6 +45,11 @@ class OpenCollection(Protocol):
     @property
     def store(self) -> PassageStore:
         """Where passages are written."""
+        ...
+
+    @property
+    def spec(self) -> CollectionSpec:
+        """What it was built with."""
         ...
 
     @property
@@ -108,6 +116,7 @@ class Ingestion:
     Args:
         collection: None when there is none yet; then `create` makes it from the first batch of passages.
         chunk_identity: How `chunk` is configured; part of the content hash.
+        is_adopted: The collection holds documents that this manifest may not know, since another one wrote them.
     """
 
     tenant: str
@@ -117,6 +126,7 @@ class Ingestion:
     manifest: Manifest
     collection: OpenCollection | None
     create: Callable[[Sequence[str]], Awaitable[OpenCollection]]
+    is_adopted: bool = False
     on_progress: Callable[[Progress], None] = lambda _: None
 
     async def run(self, files: Sequence[FoundFile]) -> Report:
@@ -140,7 +150,8 @@ class Ingestion:
     async def _measured(self, report: Report) -> AsyncIterator[None]:
         started = time.perf_counter()
         yield
-        if self.collection is not None and report.passages:
+        if self.collection is not None:
+            # Also when nothing was written: an earlier run may have been stopped before it came to this.
             await self.collection.store.optimize()
         report.seconds = time.perf_counter() - started
 
@@ -151,7 +162,7 @@ class Ingestion:
                 _refuse_taken(file, str(taken.setdefault(file.document_id, file.path)))
                 prepared = self._prepare_file(file)
             except DocumentError as error:
-                report.failed.append(Failure(str(file.path), str(error)))
+                report.failed.append(Failure(_printable(file.path), str(error)))
                 continue
             if prepared is None:
                 report.unchanged += 1
@@ -160,12 +171,14 @@ class Ingestion:
 
     def _prepare_file(self, file: FoundFile) -> PreparedDocument | None:
         """The file's document, ready to be embedded; None when its content is in the collection already."""
+        _refuse_unreadable_name(file)
         known = self.manifest.find(self.tenant, file.document_id)
         if known and Path(known.path).exists():
             _refuse_taken(file, known.path)
         data = _read(file.path)
         content_hash = self._content_hash(data)
-        if known and known.content_hash == content_hash:
+        is_whole = not self.manifest.is_unfinished(self.tenant, file.document_id)
+        if known and known.content_hash == content_hash and is_whole:
             return None
         extracted = extract(data, file.path.name)
         document = Document(
@@ -201,36 +214,55 @@ class Ingestion:
         for document in prepared:
             batch.append(document)
             waiting += len(document.passages)
-            if waiting >= _BATCH_PASSAGES:
-                await self._write(batch, report)
-                self.on_progress(Progress(report.documents, total, report.passages))
+            if waiting >= (_SAMPLE_PASSAGES if self.collection is None else _BATCH_PASSAGES):
+                await self._write(batch, report, total=total)
                 batch, waiting = [], 0
         if batch:
-            await self._write(batch, report)
+            await self._write(batch, report, total=total)
         self.on_progress(Progress(report.documents, total, report.passages))
 
-    async def _write(self, batch: Sequence[PreparedDocument], report: Report) -> None:
+    async def _write(self, batch: Sequence[PreparedDocument], report: Report, *, total: int) -> None:
         passages = [passage for document in batch for passage in document.passages]
+        entries = [document.entry for document in batch]
+        for start in range(0, len(passages), _BATCH_PASSAGES):
+            await self._write_passages(passages[start : start + _BATCH_PASSAGES], entries, report, sample=passages)
+            self.on_progress(Progress(report.documents, total, report.passages))
+        if self.collection is not None:
+            for document in batch:
+                if document.replaces or document.unfinished or self.is_adopted:
+                    await self.collection.store.delete(self.tenant, _other_versions(document))
+        self.manifest.record(entries)
+        report.updated += sum(document.replaces for document in batch)
+        report.added += sum(not document.replaces for document in batch)
+
+    async def _write_passages(
+        self, passages: Sequence[Passage], entries: list[ManifestEntry], report: Report, *, sample: Sequence[Passage]
+    ) -> None:
         texts = [embedding_text(passage) for passage in passages]
-        if self.collection is None:
-            self.collection = await self.create(texts)
         started = time.perf_counter()
         vectors = await self.embedder.embed_passages(texts)
         report.encoder_seconds += time.perf_counter() - started
-        weights = self.collection.lexical.encode_passages(texts)
-        store = self.collection.store
-        indexed = [IndexedPassage(*parts) for parts in zip(passages, vectors, weights, strict=True)]
-        entries = [document.entry for document in batch]
+        if self.collection is None:
+            # Not before the first vectors are there: a model that fails must not leave a collection made for it.
+            self.collection = await self.create([embedding_text(passage) for passage in sample])
+            self.manifest.begin_collection(self.collection.spec.id)
         self.manifest.begin(entries)
-        for start in range(0, len(indexed), _WRITE_PASSAGES):
-            await store.upsert(indexed[start : start + _WRITE_PASSAGES])
-        for document in batch:
-            if document.replaces or document.unfinished:
-                await store.delete(self.tenant, _other_versions(document))
-        self.manifest.record(entries)
+        weights = self.collection.lexical.encode_passages(texts)
+        await self.collection.store.upsert(
+            [IndexedPassage(*parts) for parts in zip(passages, vectors, weights, strict=True)]
+        )
         report.passages += len(passages)
-        report.updated += sum(document.replaces for document in batch)
-        report.added += sum(not document.replaces for document in batch)
+
+
+def _refuse_unreadable_name(file: FoundFile) -> None:
+    try:
+        file.document_id.encode()
+    except UnicodeEncodeError as error:
+        raise DocumentError("its name is not valid UTF-8; rename it") from error
+
+
+def _printable(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _refuse_taken(file: FoundFile, owner: str) -> None:

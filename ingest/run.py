@@ -11,7 +11,7 @@ from pathlib import Path
 from ingest.chunking import recursive, sentence_window
 from ingest.discover import discover
 from ingest.manifest import Manifest
-from ingest.pipeline import Chunk, Ingestion, Progress, Report
+from ingest.pipeline import Chunk, Failure, Ingestion, Progress, Report
 from rag.bootstrap import (
     Notify,
     build_embedder,
@@ -40,10 +40,15 @@ async def ingest_paths(
         UsageError: A path does not exist.
         ConfigurationError, StoreError, ProviderError: Nothing, or not all, could be written.
     """
-    files, passed_over = discover(paths, source)
+    found = discover(paths, source)
     embedder = build_embedder(settings, notify)
-    async with open_ingestion(settings, embedder, on_progress=on_progress) as ingestion:
-        return await ingestion.run(files), passed_over
+    try:
+        async with open_ingestion(settings, embedder, on_progress=on_progress) as ingestion:
+            report = await ingestion.run(found.files)
+    finally:
+        await embedder.close()
+    report.failed.extend(Failure(str(folder), reason) for folder, reason in found.unreadable)
+    return report, list(found.passed_over)
 
 
 @asynccontextmanager
@@ -53,12 +58,16 @@ async def open_ingestion(
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> AsyncIterator[Ingestion]:
-    """An ingestion into the configured collection, which is made if it is not there; all is closed afterwards."""
+    """An ingestion into the configured collection, which is made if it is not there.
+
+    Store and manifest are closed afterwards, the embedder is not.
+    """
     collection = await open_collection(settings, embedder) if await collection_exists(settings) else None
     try:
         manifest = Manifest(collection_dir(settings) / "manifest.sqlite")
-        if collection is None:
-            manifest.clear()
+        described = manifest.collection_id
+        if collection is not None and described != collection.spec.id:
+            manifest.begin_collection(collection.spec.id)
     except sqlite3.Error as error:
         if collection is not None:
             await collection.store.close()
@@ -71,6 +80,7 @@ async def open_ingestion(
         manifest=manifest,
         collection=collection,
         create=partial(create_collection, settings, embedder),
+        is_adopted=collection is not None and described != collection.spec.id,
         on_progress=on_progress,
     )
     try:

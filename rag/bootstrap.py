@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
 
-from rag.errors import ConfigurationError, ModelNotFoundError
+from rag.errors import ConfigurationError, ModelNotFoundError, RagError
 from rag.generation.chat import ChatModel
 from rag.pipeline import Defaults, Pipeline
 from rag.retrieval.embedding import Embedder
@@ -40,7 +43,8 @@ def collection_dir(settings: Settings) -> Path:
     """Where this machine keeps what belongs to the collection: the embedded store and the manifest."""
     place = "embedded"
     if settings.store.url:
-        place = "".join(c if c.isalnum() else "-" for c in settings.store.url.split("://")[-1]).strip("-")
+        address = urlsplit(settings.store.url)
+        place = f"{address.hostname}-{hashlib.sha256(settings.store.url.encode()).hexdigest()[:8]}"
     return settings.data.dir / "collections" / place / settings.store.collection
 
 
@@ -202,10 +206,15 @@ async def open_collection(settings: Settings, embedder: Embedder) -> Collection:
     else:
         from rag.adapters.qdrant_server import QdrantServerStore
 
-        server = await QdrantServerStore.open(_qdrant_client(settings), settings.store.collection)
+        client = _qdrant_client(settings)
+        try:
+            server = await QdrantServerStore.open(client, settings.store.collection)
+        except RagError:
+            await client.close()
+            raise
         store, spec = server, server.spec
     try:
-        configured = _spec(settings, embedder, spec.average_length)
+        configured = _spec(settings, embedder, collection_id=spec.id, average_length=spec.average_length)
         check_same_spec(spec, configured, collection=settings.store.collection)
         return Collection(store, _lexical(settings, spec.average_length), spec)
     except ConfigurationError:
@@ -223,7 +232,7 @@ async def create_collection(settings: Settings, embedder: Embedder, sample: Sequ
 
     counts = term_counts(sample, language=settings.lexical.language)
     average_length = max(1.0, sum(counts) / max(1, len(counts)))
-    spec = _spec(settings, embedder, average_length)
+    spec = _spec(settings, embedder, collection_id=uuid4().hex, average_length=average_length)
     store: PassageStore
     if settings.store.url is None:
         from rag.adapters.qdrant_edge import QdrantEdgeStore
@@ -232,25 +241,35 @@ async def create_collection(settings: Settings, embedder: Embedder, sample: Sequ
     else:
         from rag.adapters.qdrant_server import QdrantServerStore
 
-        store = await QdrantServerStore.create(_qdrant_client(settings), settings.store.collection, spec)
+        client = _qdrant_client(settings)
+        try:
+            store = await QdrantServerStore.create(client, settings.store.collection, spec)
+        except RagError:
+            await client.close()
+            raise
     return Collection(store, _lexical(settings, average_length), spec)
 
 
 async def open_pipeline(settings: Settings, notify: Notify = lambda _: None) -> Pipeline:
     """The query path over the configured collection. Raises as `open_collection` and `build_embedder`."""
+    # Asked first, since a model that is not exported yet takes seconds to open.
+    if not await collection_exists(settings):
+        raise ConfigurationError(
+            f"nothing is ingested yet: there is no collection {settings.store.collection!r}. Run: rag ingest PATH"
+        )
     embedder = build_embedder(settings, notify)
-    collection = await open_collection(settings, embedder)
-    return build_pipeline(settings, embedder, collection)
+    chat = build_chat(settings, embedder)
+    return build_pipeline(settings, embedder, chat, await open_collection(settings, embedder))
 
 
-def build_pipeline(settings: Settings, embedder: Embedder, collection: Collection) -> Pipeline:
+def build_pipeline(settings: Settings, embedder: Embedder, chat: ChatModel, collection: Collection) -> Pipeline:
     """The query path over an open collection."""
     retrieval, prompt = settings.retrieval, settings.prompt
     return Pipeline(
         embedder=embedder,
         lexical=collection.lexical,
         store=collection.store,
-        chat=build_chat(settings, embedder),
+        chat=chat,
         defaults=Defaults(
             k=retrieval.k,
             retrieve_k=retrieval.retrieve_k,
@@ -264,11 +283,12 @@ def build_pipeline(settings: Settings, embedder: Embedder, collection: Collectio
     )
 
 
-def _spec(settings: Settings, embedder: Embedder, average_length: float) -> CollectionSpec:
+def _spec(settings: Settings, embedder: Embedder, *, collection_id: str, average_length: float) -> CollectionSpec:
     from rag.adapters.qdrant_bm25 import lexical_identity
 
     lexical = settings.lexical
     return CollectionSpec(
+        id=collection_id,
         embedding=embedder.identity,
         dimension=embedder.dimension,
         lexical=lexical_identity(language=lexical.language, k1=lexical.k1, b=lexical.b),

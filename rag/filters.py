@@ -7,6 +7,7 @@ Adapters translate the tree into their store's own filter, and apply it inside e
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,10 @@ def _comparison(operator: Operator, key: str, value: object) -> Comparison:
     if operator in ("gt", "gte", "lt", "lte"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise FilterError(f'the filter on "{key}" of type "{operator}" needs a number, not {value!r}')
+        if isinstance(value, int):
+            return Comparison(operator, key, _storable(value))
+        if not math.isfinite(value):
+            raise FilterError(f'the filter on "{key}" of type "{operator}" needs a finite number, not {value!r}')
         return Comparison(operator, key, value)
     if isinstance(value, float) or not isinstance(value, str | int):
         raise FilterError(

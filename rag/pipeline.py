@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,6 +23,7 @@ from rag.types import Answer, Citation, Ranking, SearchResult, Source, Usage
 
 MAX_QUERY_CHARACTERS = 10_000
 MAX_K = 1000
+MAX_RETRIEVE_K = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,9 @@ class Pipeline:
 
     async def close(self) -> None:
         """Release what the stages hold."""
-        await self.chat.close()
-        await self.store.close()
+        async with AsyncExitStack() as held:
+            for part in (self.embedder, self.store, self.chat):
+                held.push_async_callback(part.close)
 
     async def _context(self, request: SearchRequest, watch: Stopwatch) -> tuple[SearchResult, tuple[Source, ...]]:
         """What was found, and the sources a model is shown for it."""
@@ -175,6 +177,8 @@ def _checked(request: SearchRequest, defaults: Defaults) -> _CheckedRequest:
     query = request.query.strip()
     if not query:
         raise UsageError("the query is empty; ask for something")
+    if not _is_encodable(query):
+        raise UsageError("the query is not valid text: it holds bytes that are not UTF-8")
     if len(query) > MAX_QUERY_CHARACTERS:
         raise UsageError(f"the query has {len(query)} characters; at most {MAX_QUERY_CHARACTERS} are accepted")
     k = defaults.k if request.k is None else request.k
@@ -183,9 +187,19 @@ def _checked(request: SearchRequest, defaults: Defaults) -> _CheckedRequest:
         raise UsageError(f"k must be between 1 and {MAX_K}, not {k}")
     if not 0 <= weight_dense <= 1:
         raise UsageError(f"weight_dense must be between 0 and 1, not {weight_dense}")
+    if request.retrieve_k is not None and not 1 <= request.retrieve_k <= MAX_RETRIEVE_K:
+        raise UsageError(f"retrieve_k must be between 1 and {MAX_RETRIEVE_K}, not {request.retrieve_k}")
     retrieve_k = max(k, defaults.retrieve_k if request.retrieve_k is None else request.retrieve_k)
     fusion = request.fusion or defaults.fusion
     return _CheckedRequest(query, request.tenant, k, retrieve_k, request.filter, fusion, weight_dense)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fuse(legs: Mapping[str, Ranking], asked: _CheckedRequest, *, rrf_k: int) -> Ranking:

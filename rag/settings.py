@@ -12,8 +12,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
 
@@ -27,7 +28,27 @@ _NOT_SETTINGS = {"RAG_CONFIG", _DATA_DIR}
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Url = Annotated[str, Field(min_length=1)]
+
+
+def _plain_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must begin with http:// or https:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password; keys have settings of their own")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_plain_url)]
+
+
+def _usable_key(key: SecretStr) -> SecretStr:
+    if not key.get_secret_value() or any(character.isspace() for character in key.get_secret_value()):
+        raise ValueError("must not be empty or hold white space")
+    return key
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_usable_key)]
 
 
 class _Section(BaseModel):
@@ -138,7 +159,7 @@ class Llm(_Section):
 class Api(_Section):
     """The HTTP server."""
 
-    keys: tuple[SecretStr, ...] = Field((), description="bearer keys; none = loopback only")
+    keys: tuple[ApiKey, ...] = Field((), description="bearer keys; none = loopback only")
     max_body_bytes: Count = 1_000_000
     shutdown_timeout_s: Seconds = 30
 
@@ -316,7 +337,8 @@ def _explain(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) ->
     # The value is repeated so that the reader finds it, but never one that may be a secret.
     shown = "" if "key" in name else f" (got {first['input']!r})"
     unit = "; write a number of seconds, without a unit" if location[-1].endswith("_s") else ""
-    return f"{where}: {name}: {first['msg'][0].lower()}{first['msg'][1:]}{unit}{shown}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {name}: {message[0].lower()}{message[1:]}{unit}{shown}"
 
 
 def _holds(layer: object, location: tuple[str, ...]) -> bool:

@@ -5,6 +5,7 @@ Offsets are Python string indices (code points) into a document's extracted text
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -52,7 +53,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """The span of a document that is indexed, retrieved and cited: `document.text[start:end] == text`."""
+    """The span of a document that is indexed, retrieved and cited: `document.text[start:end] == text`.
+
+    Attributes:
+        page: On which the span starts, counted from 1; None where the document has no pages.
+        page_breaks: Offsets inside the span at which further pages begin.
+    """
 
     id: str
     tenant: str
@@ -66,6 +72,7 @@ class Passage:
     title: str
     headings: tuple[str, ...] = ()
     page: int | None = None
+    page_breaks: tuple[int, ...] = ()
     metadata: Metadata = field(default_factory=dict)
 
 
@@ -97,6 +104,7 @@ class Source:
     Attributes:
         number: 1-based; the marker `[number]` in an answer refers to it.
         score: Of the best candidate inside the span.
+        pages: (offset, page) wherever a passage or a page begins, in order; empty where the document has no pages.
     """
 
     number: int
@@ -104,12 +112,23 @@ class Source:
     version: str
     title: str
     headings: tuple[str, ...]
-    page: int | None
     start: int
     end: int
     text: str
     score: float
     passage_ids: tuple[str, ...]
+    pages: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def page(self) -> int | None:
+        """The page the span starts on, counted from 1."""
+        return self.page_at(self.start)
+
+    def page_at(self, offset: int) -> int | None:
+        """The page that holds `offset`; None where the document has no pages."""
+        if not self.pages:
+            return None
+        return self.pages[max(0, bisect_right(self.pages, offset, key=lambda page: page[0]) - 1)][1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class HashEmbedder:
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
         return self._embed(texts)
 
+    async def close(self) -> None:
+        pass
+
     def _embed(self, texts: Sequence[str]) -> Vectors:
         vectors = np.full((len(texts), self.dimension), 1e-3, dtype=np.float32)
         for row, text in enumerate(texts):

@@ -36,6 +36,7 @@ def make_passages(document: Document, *, tenant: str, spans: Sequence[tuple[int,
             title=document.title,
             headings=paths[_headings_before(document.text, lines, start, end)],
             page=max(1, bisect_right(document.page_starts, start)) if document.page_starts else None,
+            page_breaks=tuple(offset for offset in document.page_starts if start < offset < end),
             metadata=document.metadata,
         )
         for ordinal, (start, end) in enumerate(spans)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import PurePath
 
 from ingest.load import html, markdown, pdf, text
@@ -23,6 +24,7 @@ SUPPORTED_SUFFIXES = frozenset(_PARSERS)
 """In lower case, with the dot."""
 
 _SNIFFED_BYTES = 4096
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PDF = re.compile(rb"\s*%PDF-\d")
 # Only what makes a whole page: Markdown may begin with any other tag.
 _HTML = re.compile(
@@ -69,4 +71,17 @@ def extract(data: bytes, name: str) -> Extracted:
         raise DocumentError(f"the parser failed on it ({type(error).__name__}: {error})") from error
     if not extracted.text.strip():
         raise DocumentError("no text in the file")
+    if any(_has_surrogate(text) for text in _strings(extracted)):
+        raise DocumentError("its text or metadata holds half of a character (a lone surrogate); save it as UTF-8")
     return extracted
+
+
+def _strings(extracted: Extracted) -> Iterator[str]:
+    yield extracted.text
+    yield extracted.title or ""
+    for key, value in extracted.metadata.items():
+        yield from (key, *(value if isinstance(value, list) else (str(value),)))
+
+
+def _has_surrogate(text: str) -> bool:
+    return _SURROGATE.search(text) is not None

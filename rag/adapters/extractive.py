@@ -120,7 +120,7 @@ def _quoted(sentence: _Sentence) -> str:
 
 
 def _bm25(question: str, sentences: Sequence[_Sentence]) -> NDArray[np.float64]:
-    """BM25 of each sentence divided by the best one; zeros when no word of the question occurs."""
+    """BM25 of each sentence, scaled to 0 to 1; zeros when no word of the question tells them apart."""
     from rank_bm25 import BM25Plus
 
     scores = np.asarray(BM25Plus([_words(s.text) or [""] for s in sentences]).get_scores(_content(question)))

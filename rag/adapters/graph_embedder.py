@@ -87,6 +87,10 @@ class GraphEmbedder:
         """See `Embedder`."""
         return await asyncio.to_thread(self._embed, [self._folder.passage_prompt + text for text in texts])
 
+    async def close(self) -> None:
+        """See `Embedder`."""
+        self._workers.shutdown(wait=False)
+
     def _embed(self, texts: Sequence[str]) -> Vectors:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         token_ids = self._token_ids(texts)

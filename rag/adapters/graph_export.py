@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -106,9 +105,12 @@ def _export(folder: ModelFolder, stored: str, target: Path, tokenize: Callable[[
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as unfinished:
         ov.save_model(graph, Path(unfinished) / "graph" / _GRAPH_FILE, compress_to_fp16=False)
-        if target.exists():
-            shutil.rmtree(target)
-        (Path(unfinished) / "graph").replace(target)
+        try:
+            (Path(unfinished) / "graph").replace(target)
+        except OSError:
+            # Another process exported the same model meanwhile; what appeared is whole, and may be in use.
+            if not (target / _GRAPH_FILE).is_file():
+                raise
 
 
 def _load_weights(file: Path) -> graph_bert.Weights:

@@ -61,8 +61,7 @@ class ModelFolder:
 
     def sha256(self) -> str:
         """SHA-256 of the weights, in hexadecimal."""
-        with self.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _file_sha256(self.weights)
 
 
 def read_model_folder(path: Path, name: str) -> ModelFolder:
@@ -92,6 +91,17 @@ def read_model_folder(path: Path, name: str) -> ModelFolder:
         query_prompt=query_prompt,
         passage_prompt=passage_prompt,
     )
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 over all weight files of a folder, in whatever layout, in hexadecimal."""
+    files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in path.rglob(pattern))
+    return hashlib.sha256("".join(map(_file_sha256, files)).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - a configuration file of a vendor

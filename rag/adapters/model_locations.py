@@ -85,7 +85,10 @@ def pull(name: str, models_dir: Path) -> Path:
         )
     except Exception as error:
         # The hub client raises what its HTTP library raises, without a common root.
-        raise ProviderError(f"cannot pull {name} from the model hub: {type(error).__name__}: {error}") from error
+        raise ProviderError(
+            f"cannot pull {name}: the model hub cannot be reached or refused ({type(error).__name__}). Try later, "
+            f"or copy its folder to {target} from a machine that reaches it"
+        ) from error
     return target
 
 

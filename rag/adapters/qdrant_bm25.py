@@ -63,7 +63,10 @@ def _model(language: str, *, k: float, b: float, avg_len: float) -> Any:  # noqa
     try:
         return edge.Bm25(edge.Bm25Config(k=k, b=b, avg_len=avg_len, **choice))
     except ValueError as error:
-        raise ConfigurationError(f"lexical.language = {language!r}: {error}") from error
+        raise ConfigurationError(
+            f"lexical.language = {language!r}: {error}. Write the language's English name in lower case, as english or "
+            "german, or none"
+        ) from error
 
 
 def _to_vector(vector: Any) -> SparseVector:  # noqa: ANN401 - a qdrant_edge.SparseVector

@@ -21,14 +21,14 @@ DENSE = "dense"
 BM25 = "bm25"
 KEYWORD_INDEXES = ("tenant", "source", "document_id", "version")
 INTEGER_INDEXES = ("page",)
-READ_BATCH = 64
+_TUPLES = ("headings", "page_breaks")
 
 
 def to_payload(passage: Passage) -> dict[str, Any]:
     """The payload of a passage: its fields but the id, which is the point's own."""
     payload = asdict(passage)
     del payload["id"]
-    payload["headings"] = list(passage.headings)
+    payload |= {name: list(payload[name]) for name in _TUPLES}
     payload["metadata"] = dict(passage.metadata)
     return payload
 
@@ -40,7 +40,8 @@ def to_passage(point_id: object, payload: Mapping[str, Any]) -> Passage:
         StoreError: The payload was not written by this service.
     """
     try:
-        return Passage(id=str(point_id), **{**payload, "headings": tuple(payload["headings"])})
+        restored = {name: tuple(payload[name]) for name in _TUPLES}
+        return Passage(id=str(point_id), **{**payload, **restored})
     except (TypeError, KeyError) as error:
         raise StoreError(f"point {point_id} holds a foreign payload ({error}); use a collection of its own") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rag.adapters.model_folder import read_prompts
+from rag.adapters.model_folder import read_prompts, weights_sha256
 from rag.errors import ModelRuntimeError
 from rag.types import Vectors
 
@@ -34,7 +34,7 @@ class TorchEmbedder:
             raise ModelRuntimeError(f"{name} does not say how long its vectors are")
         self.dimension = int(dimension)
         self.max_tokens = self._model.max_seq_length
-        self.identity = f"{name}:torch"
+        self.identity = f"{name}:torch:{weights_sha256(path)[:16]}"
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """See `Embedder`."""
@@ -43,6 +43,9 @@ class TorchEmbedder:
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """See `Embedder`."""
         return await asyncio.to_thread(self._embed, texts, self._passage_prompt)
+
+    async def close(self) -> None:
+        """See `Embedder`."""
 
     def _embed(self, texts: Sequence[str], prompt: str) -> Vectors:
         if not texts:

@@ -17,12 +17,12 @@ MAX_QUOTE_CHARACTERS = 600
 """A longer quote is not one: a marker that is never closed must not hold an answer back."""
 
 _NUMBER = r"\[([1-9][0-9]{0,2})"
-_QUOTE = rf'["“](.{{0,{MAX_QUOTE_CHARACTERS}}}?)["”]'
+# No quote runs on into the next marker: a model that forgot a bracket would swallow what stands between.
+_QUOTED = rf"(?:(?!\[[1-9][0-9]{{0,2}}\s*:).){{0,{MAX_QUOTE_CHARACTERS}}}"
+_QUOTE = rf'["“]({_QUOTED}?)["”]'
 _MARKER = re.compile(rf"{_NUMBER}(?:\s*:\s*{_QUOTE}\s*)?\]", re.DOTALL)
 # Every beginning of a marker: what may still grow into one.
-_OPEN_MARKER = re.compile(
-    rf'\[(?:[1-9][0-9]{{0,2}}(?:\s*(?::\s*(?:["“].{{0,{MAX_QUOTE_CHARACTERS}}}(?:["”]\s*)?)?)?)?)?\Z', re.DOTALL
-)
+_OPEN_MARKER = re.compile(rf'\[(?:[1-9][0-9]{{0,2}}(?:\s*(?::\s*(?:["“]{_QUOTED}(?:["”]\s*)?)?)?)?)?\Z', re.DOTALL)
 _ALIKE = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "\u00a0": " "})
 
 
@@ -96,7 +96,7 @@ def make_citation(number: int, quote: str, source: Source | None, *, answer_star
         document_id=source.document_id if source else None,
         version=source.version if source else None,
         title=source.title if source else None,
-        page=source.page if source else None,
+        page=source.page_at(source.start + span[0] if span else source.start) if source else None,
         quote=exact if exact is not None else quote,
         start=source.start + span[0] if source and span else None,
         end=source.start + span[1] if source and span else None,

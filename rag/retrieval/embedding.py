@@ -37,3 +37,7 @@ class Embedder(Protocol):
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """Vectors of passages; as `embed_queries`."""
         ...
+
+    async def close(self) -> None:
+        """Release threads and connections."""
+        ...

@@ -24,12 +24,14 @@ class CollectionSpec:
     """What a collection was built with; it is stored with the collection and checked at every opening.
 
     Attributes:
+        id: Random, so that a collection made anew under the same name is told from the old one.
         embedding: Identity of the embedding model.
         lexical: Identity of the lexical encoder, without the average length.
         chunker: Name and sizes of the chunking strategy.
         average_length: Mean number of terms per passage that the BM25 weights are normalised with.
     """
 
+    id: str
     embedding: str
     dimension: int
     lexical: str

@@ -6,9 +6,12 @@ no sentence is shown twice.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 
 from rag.retrieval.store import PassageReader, passage_id
 from rag.sentences import sentence_spans
@@ -57,16 +60,23 @@ async def expand(
     return [_source(number, window, text_of) for number, window in enumerate(merged, start=1)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Stretch:
-    """Contiguous text of one document version, rebuilt from stored passages."""
+    """Contiguous text of one document version, rebuilt from stored passages; offsets are the document's."""
 
     start: int
     text: str
+    pages: tuple[tuple[int, int], ...]
 
     @property
     def end(self) -> int:
         return self.start + len(self.text)
+
+    @cached_property
+    def sentences(self) -> tuple[list[int], list[int]]:
+        """Where sentences start and where they end, each in order."""
+        spans = sentence_spans(self.text)
+        return [self.start + start for start, _ in spans], [self.start + end for _, end in spans]
 
 
 _Stretches = Mapping[tuple[str, str], Sequence[_Stretch]]
@@ -77,33 +87,51 @@ def _stitch(passages: Iterable[Passage]) -> _Stretches:
     by_document: defaultdict[tuple[str, str], list[Passage]] = defaultdict(list)
     for passage in passages:
         by_document[passage.document_id, passage.version].append(passage)
-    return {key: _join(found) for key, found in by_document.items()}
+    return {key: [_joined(run) for run in _runs(found)] for key, found in by_document.items()}
 
 
-def _join(passages: Sequence[Passage]) -> list[_Stretch]:
-    stretches: list[_Stretch] = []
+def _runs(passages: Iterable[Passage]) -> list[list[Passage]]:
+    """Passages of one document in its order, parted where text between them is not known."""
+    runs: list[list[Passage]] = []
+    end = -1
     for passage in sorted(passages, key=lambda passage: (passage.start, passage.end)):
-        last = stretches[-1] if stretches else None
-        if last is None or passage.start > last.end:
-            stretches.append(_Stretch(passage.start, passage.text))
-        elif passage.end > last.end:
-            stretches[-1] = _Stretch(last.start, last.text + passage.text[last.end - passage.start :])
-    return stretches
+        if passage.start > end:
+            runs.append([])
+        runs[-1].append(passage)
+        end = max(end, passage.end)
+    return runs
+
+
+def _joined(run: Sequence[Passage]) -> _Stretch:
+    parts: list[str] = []
+    end = run[0].start
+    for passage in run:
+        parts.append(passage.text[max(0, end - passage.start) :])
+        end = max(end, passage.end)
+    pages = sorted({page for passage in run for page in _pages(passage)})
+    return _Stretch(run[0].start, "".join(parts), tuple(pages))
+
+
+def _pages(passage: Passage) -> Iterator[tuple[int, int]]:
+    if passage.page is not None:
+        starts = (passage.start, *passage.page_breaks)
+        yield from zip(starts, count(passage.page), strict=False)
 
 
 def _window(candidate: Candidate, passage: Passage, text_of: _Stretches, window_sentences: int) -> _Window:
-    stretch = _holding(text_of, passage.document_id, passage.version, passage.start)
     start, end = passage.start, passage.end
     if window_sentences:
-        spans = [(stretch.start + s, stretch.start + e) for s, e in sentence_spans(stretch.text)]
-        before = [s for s, _ in spans if s < start][-window_sentences:]
-        after = [e for _, e in spans if e > end][:window_sentences]
-        start, end = min([start, *before]), max([end, *after])
+        starts, ends = _holding(text_of, passage).sentences
+        if before := bisect_left(starts, start):
+            start = starts[max(0, before - window_sentences)]
+        if (until := bisect_right(ends, end)) < len(ends):
+            end = ends[min(len(ends), until + window_sentences) - 1]
     return _Window(passage, start, end, candidate.score, (passage.id,))
 
 
-def _holding(text_of: _Stretches, document_id: str, version: str, offset: int) -> _Stretch:
-    return next(s for s in text_of[document_id, version] if s.start <= offset <= s.end)
+def _holding(text_of: _Stretches, passage: Passage) -> _Stretch:
+    stretches = text_of[passage.document_id, passage.version]
+    return stretches[bisect_right(stretches, passage.start, key=lambda stretch: stretch.start) - 1]
 
 
 def _merge(windows: Iterable[_Window]) -> list[_Window]:
@@ -134,14 +162,14 @@ def _touch(one: _Window, next_: _Window) -> bool:
 
 def _source(number: int, window: _Window, text_of: _Stretches) -> Source:
     passage = window.passage
-    stretch = _holding(text_of, passage.document_id, passage.version, window.start)
+    stretch = _holding(text_of, passage)
     return Source(
         number=number,
         document_id=passage.document_id,
         version=passage.version,
         title=passage.title,
         headings=passage.headings,
-        page=passage.page,
+        pages=stretch.pages,
         start=window.start,
         end=window.end,
         text=stretch.text[window.start - stretch.start : window.end - stretch.start],

@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from ingest.discover import discover
+from ingest.discover import Discovery, discover
 from rag.errors import UsageError
 
 
@@ -27,11 +28,12 @@ def docs(tmp_path: Path) -> Path:
 
 
 def ids(paths: list[Path], source: str | None = None) -> list[str]:
-    return [file.document_id for file in discover(paths, source)[0]]
+    return [file.document_id for file in discover(paths, source).files]
 
 
 def test_a_folder_gives_its_supported_files_in_a_stable_order(docs: Path):
-    found, passed_over = discover([docs], None)
+    discovery = discover([docs], None)
+    found, passed_over = list(discovery.files), list(discovery.passed_over)
     assert [file.document_id for file in found] == [
         "docs/a.TXT",
         "docs/b.md",
@@ -49,7 +51,7 @@ def test_a_folder_gives_its_supported_files_in_a_stable_order(docs: Path):
 
 
 def test_a_source_that_is_given_stands_before_every_id(docs: Path):
-    found, _ = discover([docs], "handbook")
+    found = discover([docs], "handbook").files
     assert found[0].document_id == "handbook/a.TXT"
     assert {file.source for file in found} == {"handbook"}
 
@@ -80,7 +82,8 @@ def test_links_out_of_the_folder_are_passed_over(docs: Path, tmp_path: Path):
     (docs / "file.md").symlink_to(outside / "key.md")
     (docs / "folder").symlink_to(outside)
 
-    found, passed_over = discover([docs], None)
+    discovery = discover([docs], None)
+    found, passed_over = list(discovery.files), list(discovery.passed_over)
 
     assert {"docs/file.md", "docs/folder/key.md"}.isdisjoint(file.document_id for file in found)
     assert docs / "file.md" in passed_over
@@ -102,4 +105,19 @@ def test_a_path_that_does_not_exist_is_named(docs: Path):
 
 
 def test_an_empty_folder_gives_nothing(tmp_path: Path):
-    assert discover([tmp_path], None) == ([], [])
+    assert discover([tmp_path], None) == Discovery((), (), ())
+
+
+def test_a_folder_that_cannot_be_listed_is_named_with_the_reason(docs, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    (docs / "locked").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    discovery = discover([docs], None)
+    assert discovery.unreadable == ((docs / "locked", "cannot be listed: Permission denied"),)
+    assert discovery.files

@@ -65,11 +65,14 @@ def test_a_begun_document_is_unfinished_until_it_is_recorded(tmp_path: Path):
     again.close()
 
 
-def test_a_cleared_manifest_knows_nothing(tmp_path: Path):
+def test_a_manifest_that_begins_another_collection_knows_nothing(tmp_path: Path):
     manifest = Manifest(tmp_path / "manifest.sqlite")
+    assert manifest.collection_id is None
+    manifest.begin_collection("first")
     manifest.record([ENTRY])
     manifest.begin([replace(ENTRY, document_id="docs/b.md")])
-    manifest.clear()
+    manifest.begin_collection("second")
+    assert manifest.collection_id == "second"
     assert manifest.find("default", "docs/a.md") is None
     assert not manifest.is_unfinished("default", "docs/b.md")
     manifest.close()

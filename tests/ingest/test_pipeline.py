@@ -16,7 +16,7 @@ from ingest.pipeline import Ingestion, Progress, Report
 from rag.adapters.qdrant_bm25 import QdrantBm25
 from rag.errors import ModelRuntimeError, RagError, StoreError
 from rag.filters import Filter
-from rag.retrieval.store import IndexedPassage
+from rag.retrieval.store import CollectionSpec, IndexedPassage
 from rag.types import Document, Vectors
 from tests.fake_store import HashEmbedder, InMemoryStore
 
@@ -71,6 +71,7 @@ class FragileEmbedder(HashEmbedder):
 @dataclass
 class Collection:
     store: FragileStore = field(default_factory=FragileStore)
+    spec: CollectionSpec = field(default_factory=lambda: CollectionSpec("c0ffee", "hash", 64, "bm25", "sentences=2", 8))
     lexical: QdrantBm25 = field(
         default_factory=lambda: QdrantBm25(language="english", k1=1.2, b=0.75, average_length=8)
     )
@@ -88,6 +89,7 @@ class Bench:
         self.created: list[Sequence[str]] = []
         self.progress: list[Progress] = []
         self.is_new = True
+        self.is_adopted = False
 
     def write(self, **files: str | bytes) -> None:
         for name, content in files.items():
@@ -98,7 +100,7 @@ class Bench:
         self, *paths: Path, source: str | None = None, chunk_identity: str = "sentences=2", sentences: int = 2
     ) -> Report:
         return await self._run(
-            lambda ingestion: ingestion.run(discover(paths or [self.docs], source)[0]), chunk_identity, sentences
+            lambda ingestion: ingestion.run(discover(paths or [self.docs], source).files), chunk_identity, sentences
         )
 
     async def ingest_documents(self, *documents: Document) -> Report:
@@ -114,6 +116,7 @@ class Bench:
             manifest=manifest,
             collection=None if self.is_new else self.collection,
             create=self._create,
+            is_adopted=self.is_adopted,
             on_progress=self.progress.append,
         )
         try:
@@ -291,21 +294,29 @@ async def test_a_folder_that_was_moved_keeps_its_documents(bench: Bench, tmp_pat
 
 
 async def test_progress_counts_what_is_done_after_every_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ingest.pipeline._SAMPLE_PASSAGES", 2)
     monkeypatch.setattr("ingest.pipeline._BATCH_PASSAGES", 2)
     bench.write(a_md="One. Two. Three.", b_md="", c_md="Four.", d_md="Five.", e_md="Six.")
     await bench.ingest()
-    assert bench.progress == [Progress(0, 5, 0), Progress(1, 5, 2), Progress(4, 5, 4), Progress(5, 5, 5)]
+    assert bench.progress == [
+        Progress(0, 5, 0),
+        Progress(0, 5, 2),
+        Progress(2, 5, 4),
+        Progress(4, 5, 5),
+        Progress(5, 5, 5),
+    ]
 
     bench.progress.clear()
     await bench.ingest()
     assert bench.progress == [Progress(0, 5, 0), Progress(5, 5, 0)]
 
 
-async def test_the_store_is_optimised_once_and_only_after_writes(bench: Bench):
+async def test_every_run_ends_by_optimising_the_store_since_an_earlier_one_may_not_have_come_to_it(bench: Bench):
     bench.write(a_md="Wine ferments.")
     await bench.ingest()
-    await bench.ingest()
     assert bench.store.optimized == 1
+    await bench.ingest()
+    assert bench.store.optimized == 2
 
 
 async def test_a_failing_embedder_leaves_nothing_recorded(bench: Bench):
@@ -333,8 +344,8 @@ async def test_a_failing_store_leaves_nothing_recorded(bench: Bench):
 
 @pytest.fixture
 def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.pipeline._BATCH_PASSAGES", 4)
-    monkeypatch.setattr("ingest.pipeline._WRITE_PASSAGES", 2)
+    monkeypatch.setattr("ingest.pipeline._SAMPLE_PASSAGES", 4)
+    monkeypatch.setattr("ingest.pipeline._BATCH_PASSAGES", 2)
 
 
 OLD = {"a_md": "One. Two. Three. Four. Five.", "b_md": "Six. Seven.", "c_md": THREE_SENTENCES * 3}
@@ -429,3 +440,51 @@ def _locked_pdf() -> bytes:
     canvas.drawString(100, 700, "Locked words.")
     canvas.save()
     return file.getvalue()
+
+
+async def test_a_file_put_back_after_a_killed_update_is_written_again(bench):
+    bench.write(a_md="# One\n\nThe first text.")
+    await bench.ingest()
+    whole = bench.texts
+    bench.write(a_md="# One\n\nThe second text.")
+    manifest = Manifest(bench.manifest_file)
+    known = manifest.find(TENANT, "docs/a.md")
+    manifest.close()
+    await bench.ingest()
+    # As if the second run had been killed after it deleted the first version and before it recorded the second.
+    manifest = Manifest(bench.manifest_file)
+    manifest.record([known])
+    manifest.begin([known])
+    manifest.close()
+    bench.write(a_md="# One\n\nThe first text.")
+    report = await bench.ingest()
+    assert (report.unchanged, report.updated) == (0, 1)
+    assert bench.texts == whole
+
+
+async def test_a_collection_that_another_manifest_filled_keeps_no_old_version(bench):
+    bench.write(a_md="The first text.")
+    await bench.ingest()
+    bench.manifest_file.unlink()
+    bench.is_adopted = True
+    bench.write(a_md="The second text.")
+    await bench.ingest()
+    assert bench.texts == {"docs/a.md": ["The second text."]}
+
+
+async def test_a_name_that_is_not_utf8_fails_alone(bench):
+    bench.write(a_md="Text.")
+    (bench.docs / b"caf\xe9.md".decode("utf-8", "surrogateescape")).write_text("Text.", encoding="utf-8")
+    report = await bench.ingest()
+    assert report.added == 1
+    (failure,) = report.failed
+    assert failure.reason == "its name is not valid UTF-8; rename it"
+    failure.path.encode()
+
+
+async def test_a_model_that_fails_leaves_no_collection_behind(bench):
+    bench.write(a_md="Text.")
+    bench.embedder.broken = True
+    with pytest.raises(ModelRuntimeError):
+        await bench.ingest()
+    assert bench.is_new

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 DIMENSION = 8
-SPEC = CollectionSpec("hash", DIMENSION, "qdrant-bm25:none", "sentences=6", 6.5)
+SPEC = CollectionSpec("c0ffee", "hash", DIMENSION, "qdrant-bm25:none", "sentences=6", 6.5)
 LEXICAL = QdrantBm25(language="none", k1=1.2, b=0.75, average_length=6.5)
 WORDS = "tide moon sea sun wine oak steel tank beer malt hop yeast".split()
 ABSENT_ID = passage_id("acme", "absent", "v1", 0)

@@ -129,3 +129,9 @@ def test_fields_of_a_passage_stand_at_the_top_and_all_else_in_its_metadata():
     ]
     assert payload_key("tenant") == 'metadata."tenant"'  # no filter reaches across tenants
     assert payload_key("a.b c") == 'metadata."a.b c"'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, 2**63])
+def test_an_order_takes_no_number_a_store_cannot_hold(value):
+    with pytest.raises(FilterError, match=r"finite|64 bits"):
+        parse_filter({"type": "gt", "key": "year", "value": value})

@@ -113,7 +113,7 @@ def test_an_empty_variable_is_as_good_as_none(folder, monkeypatch):
         ("[retrieval]\nweight_dense = 1.5", "retrieval.weight_dense: input should be less than or equal to 1"),
         ("[retrieval]\nfusion = 'sum'", "retrieval.fusion: input should be 'rrf' or 'convex' (got 'sum')"),
         ("[store]\ncollection = '../x'", "store.collection: string should match pattern"),
-        ("[store]\nurl = ''", "store.url: string should have at least 1 character"),
+        ("[store]\nurl = ''", "store.url: must begin with http:// or https:// and a host"),
         ("retrieval = 3", "retrieval: input should be a valid dictionary"),
         ("[retrieval", "Expected ']'"),
     ],
@@ -237,3 +237,17 @@ def test_secrets_are_not_shown(folder, monkeypatch):
     assert settings.api.keys[0].get_secret_value() == SECRET
     for shown in (repr(settings), str(settings), repr(settings.model_dump()), settings.model_dump_json()):
         assert SECRET not in shown
+
+
+@pytest.mark.parametrize("key", ["", " ", "two words"])
+def test_a_key_of_the_api_that_anyone_could_send_is_refused(folder, monkeypatch, key):
+    monkeypatch.setenv("RAG_API__KEYS", f'["{key}"]')
+    assert "must not be empty or hold white space" in refused()
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host:6333", "host:6333", "ftp://host"])
+def test_an_address_must_be_plain(folder, monkeypatch, url):
+    monkeypatch.setenv("RAG_STORE__URL", url)
+    message = refused()
+    assert "store.url: " in message
+    assert "must " in message

@@ -74,3 +74,8 @@ def test_a_parser_that_crashes_is_a_fault_of_the_file_not_of_the_run(monkeypatch
     monkeypatch.setattr("ingest.load.pdf.load", crash)
     with pytest.raises(DocumentError, match=r"the parser failed on it \(RecursionError: too deep\)"):
         extract(b"%PDF-1.7 ...", "deep.pdf")
+
+
+def test_half_a_character_in_front_matter_is_a_fault_of_the_file():
+    with pytest.raises(DocumentError, match="lone surrogate"):
+        extract(b'---\ntitle: "\\ud800"\n---\nText.', "a.md")

@@ -23,7 +23,6 @@ def source(text: str, *, number: int = 1, title: str = "Notes", start: int = 500
         version="v1",
         title=title,
         headings=(),
-        page=None,
         start=start,
         end=start + len(text),
         text=text,

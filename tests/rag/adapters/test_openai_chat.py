@@ -33,7 +33,7 @@ from tests.wire import (
 )
 
 KEY = "sk-secret-0123456789"
-SOURCE = Source(1, "doc", "v1", "Tides", ("Moon",), 3, 10, 35, "The moon causes the tides", 0.9, ("p1",))
+SOURCE = Source(1, "doc", "v1", "Tides", ("Moon",), 10, 35, "The moon causes the tides", 0.9, ("p1",))
 PROMPT = build_prompt("What causes tides?", [SOURCE])
 USAGE = {
     "prompt_tokens": 141,

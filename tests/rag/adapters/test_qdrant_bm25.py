@@ -133,7 +133,7 @@ class LuceneOkapi(BM25Okapi):
 def make_store(kind: str, folder: Path) -> PassageStore:
     if kind == "in memory":
         return InMemoryStore()
-    return QdrantEdgeStore.create(folder / "edge", CollectionSpec("none", 1, "bm25", "none", 4))
+    return QdrantEdgeStore.create(folder / "edge", CollectionSpec("id", "none", 1, "bm25", "none", 4))
 
 
 @pytest.mark.parametrize("kind", ["in memory", "edge"])

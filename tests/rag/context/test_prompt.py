@@ -11,14 +11,14 @@ SOURCE = Source(
     version="v1",
     title="Guide",
     headings=("Backups", "How long"),
-    page=3,
+    pages=((0, 3),),
     start=10,
     end=40,
     text="Kept for  30 days.\n\tThen gone.",
     score=0.9,
     passage_ids=("p",),
 )
-OTHER = replace(SOURCE, number=2, title="Notes", headings=(), page=None, text="Nothing.")
+OTHER = replace(SOURCE, number=2, title="Notes", headings=(), pages=(), text="Nothing.")
 
 
 def test_a_prompt_holds_the_stable_instructions_and_what_was_asked():

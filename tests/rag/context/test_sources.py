@@ -12,7 +12,6 @@ def source(name: str, words: int, *, number: int = 9) -> Source:
         version="v1",
         title=name,
         headings=(),
-        page=None,
         start=100,
         end=100 + 5 * words,
         text="word " * words,

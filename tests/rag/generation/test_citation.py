@@ -14,7 +14,7 @@ MOON = Source(
     version="v7",
     title="Tides",
     headings=("Causes",),
-    page=4,
+    pages=((0, 4),),
     start=1000,
     end=2000,
     text=(
@@ -25,7 +25,7 @@ MOON = Source(
     passage_ids=("p1",),
 )
 WINE = replace(
-    MOON, number=2, document_id="wine.md", title="Wine", page=None, start=0, text="Wine ferments in steel tanks."
+    MOON, number=2, document_id="wine.md", title="Wine", pages=(), start=0, text="Wine ferments in steel tanks."
 )
 SOURCES = (MOON, WINE)
 
@@ -258,3 +258,19 @@ def test_hostile_repetitions_take_no_time_to_speak_of(unit):
     started = time.process_time()
     parsed([unit * (20_000 // len(unit))])
     assert time.process_time() - started < 5  # some rules that look as simple need a minute
+
+
+def test_a_marker_whose_bracket_was_forgotten_swallows_no_other():
+    raw = '[1: "tides" in the source]. Then more. [1: "moon"] End.'
+    text, citations = parsed([raw])
+    assert text == '[1: "tides" in the source]. Then more. [1] End.'
+    assert [citation.marker for citation in citations] == [1]
+    assert parsed(list(raw)) == (text, citations)
+
+
+def test_a_quote_is_on_the_page_that_holds_it():
+    text = "First page. Second page."
+    source = replace(MOON, text=text, start=100, end=100 + len(text), pages=((100, 7), (112, 8)))
+    parser = CitationParser([source])
+    pieces = [*parser.feed('[1: "First page"] [1: "Second page"]'), *parser.finish()]
+    assert [piece.page for piece in pieces if isinstance(piece, Citation)] == [7, 8]

@@ -7,7 +7,12 @@ from rag.errors import CollectionMismatchError, ConfigurationError
 from rag.retrieval.store import CollectionSpec, check_same_spec, passage_id
 
 SPEC = CollectionSpec(
-    embedding="minilm-sha256", dimension=384, lexical="bm25:english", chunker="sentences=6", average_length=80.5
+    id="c0ffee",
+    embedding="minilm-sha256",
+    dimension=384,
+    lexical="bm25:english",
+    chunker="sentences=6",
+    average_length=80.5,
 )
 
 

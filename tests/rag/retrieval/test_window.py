@@ -166,7 +166,7 @@ async def test_a_source_carries_what_its_passage_says_of_its_place():
         version="v1",
         title="Title",
         headings=("Title", "Part"),
-        page=2,
+        pages=((hit.start, 2),),
         start=hit.start,
         end=hit.end,
         text=hit.text,
@@ -220,3 +220,12 @@ async def test_nothing_found_is_no_source_and_no_fetch():
     store = CountingStore()
     assert await expanded(store, [], window_sentences=3) == []
     assert store.fetches == []
+
+
+async def test_a_source_knows_the_page_of_each_of_its_offsets():
+    second = PROSE.index("Eight")
+    doc, store = replace(document(), page_starts=(0, second)), InMemoryStore()
+    passages = await stored(store, doc)
+    (source,) = await expanded(store, passages, window_sentences=1)
+    assert (source.start, source.page) == (0, 1)
+    assert (source.page_at(second - 1), source.page_at(second)) == (1, 2)
