@@ -41,7 +41,7 @@ class Manifest:
             "path TEXT NOT NULL, content_hash TEXT NOT NULL, passages INTEGER NOT NULL, "
             "PRIMARY KEY (tenant, document_id)) WITHOUT ROWID"
         )
-        self._connection.execute("CREATE TABLE IF NOT EXISTS collection (id TEXT NOT NULL)")
+        self._connection.execute("CREATE TABLE IF NOT EXISTS collection (id TEXT NOT NULL, adopted INTEGER NOT NULL)")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS unfinished (tenant TEXT, document_id TEXT, "
             "PRIMARY KEY (tenant, document_id)) WITHOUT ROWID"
@@ -53,13 +53,27 @@ class Manifest:
         row = self._connection.execute("SELECT id FROM collection").fetchone()
         return row[0] if row else None
 
-    def begin_collection(self, collection_id: str) -> None:
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the collection may hold documents that this manifest does not know, since another one wrote them."""
+        return self._connection.execute("SELECT 1 FROM collection WHERE adopted").fetchone() is not None
+
+    def begin_collection(self, collection_id: str, *, adopted: bool) -> None:
         """Describe this collection from now on, and forget what was said of any other."""
         with self._connection:
             self._connection.execute("BEGIN")
-            for table in ("documents", "unfinished", "collection"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
-            self._connection.execute("INSERT INTO collection VALUES (?)", (collection_id,))
+            self._forget()
+            self._connection.execute("INSERT INTO collection VALUES (?, ?)", (collection_id, adopted))
+
+    def forget(self) -> None:
+        """Forget everything: the collection it described is gone."""
+        with self._connection:
+            self._connection.execute("BEGIN")
+            self._forget()
+
+    def _forget(self) -> None:
+        for table in ("documents", "unfinished", "collection"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
 
     def find(self, tenant: str, document_id: str) -> ManifestEntry | None:
         """The document's entry, if it was ingested."""

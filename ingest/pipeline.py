@@ -116,7 +116,6 @@ class Ingestion:
     Args:
         collection: None when there is none yet; then `create` makes it from the first batch of passages.
         chunk_identity: How `chunk` is configured; part of the content hash.
-        is_adopted: The collection holds documents that this manifest may not know, since another one wrote them.
     """
 
     tenant: str
@@ -126,7 +125,6 @@ class Ingestion:
     manifest: Manifest
     collection: OpenCollection | None
     create: Callable[[Sequence[str]], Awaitable[OpenCollection]]
-    is_adopted: bool = False
     on_progress: Callable[[Progress], None] = lambda _: None
 
     async def run(self, files: Sequence[FoundFile]) -> Report:
@@ -229,7 +227,7 @@ class Ingestion:
             self.on_progress(Progress(report.documents, total, report.passages))
         if self.collection is not None:
             for document in batch:
-                if document.replaces or document.unfinished or self.is_adopted:
+                if document.replaces or document.unfinished or self.manifest.is_adopted:
                     await self.collection.store.delete(self.tenant, _other_versions(document))
         self.manifest.record(entries)
         report.updated += sum(document.replaces for document in batch)
@@ -245,7 +243,7 @@ class Ingestion:
         if self.collection is None:
             # Not before the first vectors are there: a model that fails must not leave a collection made for it.
             self.collection = await self.create([embedding_text(passage) for passage in sample])
-            self.manifest.begin_collection(self.collection.spec.id)
+            self.manifest.begin_collection(self.collection.spec.id, adopted=False)
         self.manifest.begin(entries)
         weights = self.collection.lexical.encode_passages(texts)
         await self.collection.store.upsert(

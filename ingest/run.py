@@ -65,9 +65,10 @@ async def open_ingestion(
     collection = await open_collection(settings, embedder) if await collection_exists(settings) else None
     try:
         manifest = Manifest(collection_dir(settings) / "manifest.sqlite")
-        described = manifest.collection_id
-        if collection is not None and described != collection.spec.id:
-            manifest.begin_collection(collection.spec.id)
+        if collection is None:
+            manifest.forget()
+        elif manifest.collection_id != collection.spec.id:
+            manifest.begin_collection(collection.spec.id, adopted=True)
     except sqlite3.Error as error:
         if collection is not None:
             await collection.store.close()
@@ -80,7 +81,6 @@ async def open_ingestion(
         manifest=manifest,
         collection=collection,
         create=partial(create_collection, settings, embedder),
-        is_adopted=collection is not None and described != collection.spec.id,
         on_progress=on_progress,
     )
     try:

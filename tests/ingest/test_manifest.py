@@ -68,11 +68,21 @@ def test_a_begun_document_is_unfinished_until_it_is_recorded(tmp_path: Path):
 def test_a_manifest_that_begins_another_collection_knows_nothing(tmp_path: Path):
     manifest = Manifest(tmp_path / "manifest.sqlite")
     assert manifest.collection_id is None
-    manifest.begin_collection("first")
+    manifest.begin_collection("first", adopted=False)
     manifest.record([ENTRY])
     manifest.begin([replace(ENTRY, document_id="docs/b.md")])
-    manifest.begin_collection("second")
-    assert manifest.collection_id == "second"
+    manifest.begin_collection("second", adopted=True)
+    assert (manifest.collection_id, manifest.is_adopted) == ("second", True)
     assert manifest.find("default", "docs/a.md") is None
     assert not manifest.is_unfinished("default", "docs/b.md")
+    manifest.close()
+
+
+def test_a_manifest_that_forgets_describes_no_collection(tmp_path: Path):
+    manifest = Manifest(tmp_path / "manifest.sqlite")
+    manifest.begin_collection("first", adopted=True)
+    manifest.record([ENTRY])
+    manifest.forget()
+    assert (manifest.collection_id, manifest.is_adopted) == (None, False)
+    assert manifest.find("default", "docs/a.md") is None
     manifest.close()

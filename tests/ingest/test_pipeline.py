@@ -89,7 +89,6 @@ class Bench:
         self.created: list[Sequence[str]] = []
         self.progress: list[Progress] = []
         self.is_new = True
-        self.is_adopted = False
 
     def write(self, **files: str | bytes) -> None:
         for name, content in files.items():
@@ -116,7 +115,6 @@ class Bench:
             manifest=manifest,
             collection=None if self.is_new else self.collection,
             create=self._create,
-            is_adopted=self.is_adopted,
             on_progress=self.progress.append,
         )
         try:
@@ -466,7 +464,9 @@ async def test_a_collection_that_another_manifest_filled_keeps_no_old_version(be
     bench.write(a_md="The first text.")
     await bench.ingest()
     bench.manifest_file.unlink()
-    bench.is_adopted = True
+    manifest = Manifest(bench.manifest_file)
+    manifest.begin_collection("c0ffee", adopted=True)
+    manifest.close()
     bench.write(a_md="The second text.")
     await bench.ingest()
     assert bench.texts == {"docs/a.md": ["The second text."]}

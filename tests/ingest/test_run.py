@@ -2,6 +2,7 @@
 
 import pytest
 
+from ingest.manifest import Manifest, ManifestEntry
 from ingest.run import open_ingestion
 from rag.bootstrap import collection_dir
 from rag.errors import StoreError
@@ -17,3 +18,13 @@ async def test_a_damaged_manifest_is_a_store_error_that_names_it(tmp_path):
     with pytest.raises(StoreError, match=r"the manifest in .*passages failed"):
         async with open_ingestion(settings, HashEmbedder()):
             pass
+
+
+async def test_a_manifest_whose_collection_is_gone_skips_nothing(tmp_path):
+    settings = Settings(data=Data(dir=tmp_path))
+    manifest = Manifest(collection_dir(settings) / "manifest.sqlite")
+    manifest.begin_collection("gone", adopted=False)
+    manifest.record([ManifestEntry("default", "docs/a.md", "docs", "/docs/a.md", "hash", 1)])
+    manifest.close()
+    async with open_ingestion(settings, HashEmbedder()) as ingestion:
+        assert ingestion.manifest.find("default", "docs/a.md") is None
