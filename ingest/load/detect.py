@@ -6,21 +6,12 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from ingest.load import html, markdown, pdf, text
+from ingest.load import html, pdf, text
 from ingest.load.extracted import Extracted
+from ingest.load.formats import PARSERS, Parser
 from rag.errors import DocumentError
 
-_PARSERS = {
-    ".htm": html.load,
-    ".html": html.load,
-    ".markdown": markdown.load,
-    ".md": markdown.load,
-    ".pdf": pdf.load,
-    ".text": text.load,
-    ".txt": text.load,
-    ".xhtml": html.load,
-}
-SUPPORTED_SUFFIXES = frozenset(_PARSERS)
+SUPPORTED_SUFFIXES = frozenset(PARSERS)
 """In lower case, with the dot."""
 
 _SNIFFED_BYTES = 4096
@@ -52,14 +43,15 @@ def extract(data: bytes, name: str) -> Extracted:
         raise DocumentError("the file is empty")
     # As ASCII would read the beginning of UTF-16 and UTF-32, too.
     beginning = data[:_SNIFFED_BYTES].lstrip(b"\xef\xbb\xbf\xff\xfe\0").replace(b"\0", b"")
+    parser: Parser
     if _PDF.match(beginning):
         parser = pdf.load
     elif _HTML.match(beginning):
         parser = html.load
     elif not suffix:
         parser = text.load
-    elif suffix in _PARSERS:
-        parser = _PARSERS[suffix]
+    elif suffix in PARSERS:
+        parser = PARSERS[suffix]
     else:
         raise DocumentError(f"unsupported format {suffix}; supported: {', '.join(sorted(SUPPORTED_SUFFIXES))}")
     try:
@@ -69,7 +61,7 @@ def extract(data: bytes, name: str) -> Extracted:
     except Exception as error:
         # Parsers meet files nobody foresaw; one of them must not end a run over thousands of others.
         raise DocumentError(f"the parser failed on it ({type(error).__name__}: {error})") from error
-    if not extracted.text.strip():
+    if not extracted.text.strip() and not extracted.children:
         raise DocumentError("no text in the file")
     if any(_has_surrogate(text) for text in _strings(extracted)):
         raise DocumentError("its text or metadata holds half of a character (a lone surrogate); save it as UTF-8")
