@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ingest.load.decoding import clean
+from ingest.load.table_spans import SpannedRows, span
 from rag.types import Heading
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ _MAX_HEADING_CHARACTERS = 300
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _LISTS = frozenset({"ul", "ol", "menu", "dir", "dl"})
 _CELLS = frozenset({"td", "th"})
+_ROW_GROUPS = frozenset({"thead", "tbody", "tfoot"})
 _PREFORMATTED = frozenset({"pre", "listing", "xmp", "plaintext"})
 _LINES = frozenset({"tr", "li", "dt", "dd", "option", "legend"})
 _BLOCKS = frozenset(
@@ -33,7 +35,7 @@ def render(root: LexborNode, dropped: frozenset[str], hidden: frozenset[int]) ->
     """The text under `root`, and its headings, each starting where its words do.
 
     Blocks are parted by a blank line, list items and table rows by a line end; an item begins with `- ` or its number,
-    the cells of a row are parted by ` | `.
+    the cells of a row are parted by ` | `, and one that spans rows or columns is repeated in each.
 
     Args:
         root: Where to start.
@@ -108,8 +110,9 @@ class _Writer:
         self.parts: list[str] = []
         self.headings: list[Heading] = []
         self.capture: _Capture | None = None
-        self.row: list[str] | None = None
+        self.row: list[tuple[str, int, int]] | None = None  # text, row span and column span of each cell
         self.row_owner = 0
+        self.tables: list[SpannedRows] = []  # the open ones
         self.lists: list[int | None] = []  # the next number of each open list, None where it has none
         self._length = 0
         self._breaks = 0
@@ -184,15 +187,17 @@ def _enter(writer: _Writer, node: LexborNode, tag: str, *, layout: bool) -> None
         writer.block(_lines(writer, tag))
         if tag == "li":
             _mark_item(writer, node)
+        elif tag == "table":
+            writer.tables.append(SpannedRows())
 
 
 def _leave(writer: _Writer, node: LexborNode, tag: str) -> None:
     if writer.capture is not None and writer.capture.owner == node.mem_id:
-        _finish(writer, tag)
+        _finish(writer, node, tag)
     elif tag == "tr" and writer.row is not None and writer.row_owner == node.mem_id:
         row, writer.row = writer.row, None
-        if any(row):
-            writer.emit(" | ".join(row).strip())
+        if seen := (writer.tables[-1] if writer.tables else SpannedRows()).row(row):
+            writer.emit(" | ".join(seen).strip())
         writer.block(1)
     elif tag in _LISTS:
         writer.lists.pop()
@@ -201,13 +206,17 @@ def _leave(writer: _Writer, node: LexborNode, tag: str) -> None:
         writer.block(_lines(writer, tag))
         if tag == "li":
             writer.mark("")
+        elif tag == "table":
+            writer.tables.pop()
+        elif tag in _ROW_GROUPS and writer.tables:
+            writer.tables[-1].end_group()
 
 
-def _finish(writer: _Writer, tag: str) -> None:
+def _finish(writer: _Writer, node: LexborNode, tag: str) -> None:
     capture, writer.capture = writer.capture, None
     text = capture.text() if capture is not None else ""
     if tag in _CELLS and writer.row is not None:
-        writer.row.append(text)
+        writer.row.append((text, span(node.attributes.get("rowspan")), span(node.attributes.get("colspan"))))
         return
     if text.strip():
         start = writer.emit(text)

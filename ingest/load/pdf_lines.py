@@ -89,12 +89,14 @@ def _separator(above: str, line: str, width: int) -> str:
     filled = len(above) >= (_FULL_AFTER_A_SENTENCE if ends_sentence else _FULL) * width
     if ends_sentence and 2 * len(line) < width and not line[0].islower():
         return "\n"  # rather a heading than a last line
-    if width < _MIN_WIDTH_CHARACTERS or not filled or _ITEM.match(line) or _numbers(above) or _numbers(line):
+    if width < _MIN_WIDTH_CHARACTERS or not filled or _ITEM.match(line) or _is_row(above) or _is_row(line):
         return "\n"
     return "" if _UNSPACED.match(above[-1]) and _UNSPACED.match(line) else " "
 
 
-def _numbers(line: str) -> bool:
+def _is_row(line: str) -> bool:
     """A row of a table rather than a line of a paragraph: half of its words have digits, or dots lead to a page."""
     words = line.split()
+    if "|" in words:
+        return True
     return 2 * sum(any(map(str.isdigit, word)) for word in words) >= len(words) or ". . ." in line or "....." in line

@@ -1,17 +1,14 @@
-"""The bookmarks of a PDF as headings, where their words are found on the page they point to."""
+"""Bookmarks as headings, where their words are found on the page they point to."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 from ingest.load.decoding import clean
 from rag.types import Heading
-
-if TYPE_CHECKING:
-    from pypdf import PdfReader
 
 _MAX_HEADINGS = 10_000
 _MAX_HEADING_CHARACTERS = 300
@@ -20,6 +17,14 @@ _MAX_OCCURRENCES = 20
 _NUMBERING = re.compile(
     r"\W*(?:(?i:chapter|section|part|appendix|annex)\s+)?(?:(?:\d[\d.]*|[IVXLC]{1,6}|[A-Z])(?!\w))?\W*"
 )
+
+
+class Bookmark(NamedTuple):
+    """A heading that is still to be found: its level (1 = top), its words, and its page, counted from 0."""
+
+    level: int
+    title: str
+    page: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class _Folded:
     places: Sequence[int]
 
 
-def headings(reader: PdfReader, text: str, page_starts: Sequence[int]) -> tuple[Heading, ...]:
+def headings(bookmarks: Iterable[Bookmark], text: str, page_starts: Sequence[int]) -> tuple[Heading, ...]:
     """The bookmarks found on their page, in order of place; those whose words are not there are left out.
 
     A bookmark is looked for at the beginning of a line, after the bookmark before it; in the middle of a line only if
@@ -42,7 +47,7 @@ def headings(reader: PdfReader, text: str, page_starts: Sequence[int]) -> tuple[
     found: dict[int, Heading] = {}
     folded: dict[int, _Folded] = {}
     cursors: dict[int, int] = {}
-    for count, (level, title, page) in enumerate(_bookmarks(reader, reader.outline, 1)):
+    for count, (level, title, page) in enumerate(bookmarks):
         if count == _MAX_HEADINGS:
             break
         title = " ".join(clean(title).split())
@@ -56,15 +61,6 @@ def headings(reader: PdfReader, text: str, page_starts: Sequence[int]) -> tuple[
             start, cursors[page] = place
             found.setdefault(start, Heading(start=start, level=level, text=title))
     return tuple(found[start] for start in sorted(found))
-
-
-def _bookmarks(reader: PdfReader, outline: Sequence[Any], level: int) -> Iterator[tuple[int, str, int]]:
-    for entry in outline:
-        if isinstance(entry, list):
-            yield from _bookmarks(reader, entry, level + 1)
-        else:
-            page = reader.get_destination_page_number(entry)
-            yield level, str(entry.title or ""), -1 if page is None else page
 
 
 def _fold(text: str, start: int, end: int) -> _Folded:

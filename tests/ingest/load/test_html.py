@@ -40,6 +40,21 @@ def test_tables_are_rows_of_cells():
     assert text(source) == "Prices\n\nItem | Price\nTea green | 2 €\nMilk |\n\nafter"
 
 
+def test_a_label_that_spans_rows_and_columns_stands_in_each_of_them():
+    source = (
+        "<table><tr><th>Year<th>Quarter<th colspan=2>Money<tr><th rowspan=3>2025</th></tr>"
+        "<tr><td rowspan=2>Q1<td>1 €<td>2 €<tr><td>3 €<td>4 €<tr><td colspan=4>After tax</table>"
+    )
+    assert text(source) == (
+        "Year | Quarter | Money | Money\n2025\n2025 | Q1 | 1 € | 2 €\n2025 | Q1 | 3 € | 4 €\nAfter tax"
+    )
+
+
+def test_a_row_span_ends_with_its_table_and_its_row_group():
+    grouped = "<table><thead><tr><th rowspan=9>a<th>b<tbody><tr><td>c<td>d</table>"
+    assert text(f"{grouped}<table><tr><td>e<td>f</table>") == "a | b\nc | d\n\ne | f"
+
+
 def test_a_table_that_lays_out_a_page_is_read_as_blocks():
     source = "<table><tr><td><h2>Part</h2><p>One.</p><p>Two.</p><td><table><tr><td>a<td>b</table></table>"
     extracted = load(source.encode())
