@@ -27,6 +27,7 @@ _NOT_SETTINGS = {"RAG_CONFIG", _DATA_DIR}
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -36,6 +37,10 @@ def _plain_url(url: str) -> str:
         raise ValueError("must begin with http:// or https:// and a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user name or password; keys have settings of their own")
+    try:
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError as error:
+        raise ValueError("must have a number from 0 to 65535 as port") from error
     return url
 
 
@@ -98,10 +103,47 @@ class Store(_Section):
 class Chunking(_Section):
     """How documents become passages."""
 
-    strategy: Literal["sentence-window", "recursive"] = "sentence-window"
+    strategy: Literal["sentence-window", "semantic", "recursive", "fixed"] = "sentence-window"
     sentences: Count = Field(6, description="sentences per passage (sentence-window)")
     max_tokens: Count = Field(200, description="no passage is longer, in words and punctuation marks")
-    overlap_tokens: int = Field(40, ge=0, description="shared by neighbours (recursive)")
+    overlap_tokens: int = Field(40, ge=0, description="shared by neighbours (recursive, fixed)")
+    breakpoint_percentile: float = Field(90, ge=0, le=100, description="of distances, ends a passage (semantic)")
+    buffer_sentences: int = Field(0, ge=0, description="embedded with each sentence, per side (semantic)")
+    min_tokens: int = Field(40, ge=0, description="a breakpoint leaves no less on either side (semantic)")
+    context: Literal["none", "llm"] = Field("none", description="who writes what situates a passage in its document")
+
+
+class Contextual(_Section):
+    """How a language model writes the context of passages, where `chunking.context` is `llm`."""
+
+    provider: Literal["auto", "anthropic", "openai"] = Field("auto", description="auto = the one that answers")
+    model: str | None = Field(None, min_length=1, description="none = the provider's model that answers")
+    passages_per_call: Count = 20
+    max_prefix_tokens: int = Field(30_000, ge=2000, description="longer documents are shown in parts")
+    concurrency: Count = Field(4, description="calls under way at once, each of another document")
+    max_tokens: Count = Field(5_000_000, description="per run, read and written; above it nothing is begun")
+    max_usd: float | None = Field(None, gt=0, allow_inf_nan=False, description="as max_tokens; needs prices")
+    usd_per_million_input: Price | None = None
+    usd_per_million_cached: Price | None = Field(None, description="read from the provider's cache; none = as input")
+    usd_per_million_cache_write: Price | None = Field(None, description="none = as input")
+    usd_per_million_output: Price | None = None
+
+
+class JsonFields(_Section):
+    """Which fields of JSON records say what; of several the first that is there counts."""
+
+    id: tuple[str, ...] = ("id", "_id", "uid", "uuid", "doc_id", "document_id")
+    title: tuple[str, ...] = ("title", "name", "subject", "headline")
+    text: tuple[str, ...] = ("text", "content", "contents", "body", "page_content", "passage", "markdown")
+
+
+class Ingest(_Section):
+    """How files are read."""
+
+    workers: int = Field(0, ge=0, description="processes that parse; 0 = one less than cores")
+    timeout_s: Seconds = Field(60, description="a parser that takes longer is stopped, and its file reported")
+    memory_bytes: Count = Field(2 * 1024**3, description="a parser that takes more is stopped")
+    json_fields: JsonFields = JsonFields()
 
 
 class Retrieval(_Section):
@@ -186,7 +228,9 @@ class Settings(BaseSettings):
     embedding: Embedding = Embedding()
     lexical: Lexical = Lexical()
     store: Store = Store()
+    ingest: Ingest = Ingest()
     chunking: Chunking = Chunking()
+    contextual: Contextual = Contextual()
     retrieval: Retrieval = Retrieval()
     prompt: PromptSettings = PromptSettings()
     llm: Llm = Llm()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from ingest.chunking.sections import heading_spans
@@ -38,20 +38,23 @@ def make_passages(document: Document, *, tenant: str, spans: Sequence[tuple[int,
             page=max(1, bisect_right(document.page_starts, start)) if document.page_starts else None,
             page_breaks=tuple(offset for offset in document.page_starts if start < offset < end),
             metadata=document.metadata,
+            rows=_rows(document, start, end),
+            also_in=document.also_in,
         )
         for ordinal, (start, end) in enumerate(spans)
     ]
 
 
 def embedding_text(passage: Passage) -> str:
-    """What is embedded and indexed: title, path of headings and text on lines of their own, if not empty.
+    """What is embedded and indexed: title, path of headings, context and text on lines of their own, if not empty.
 
     A first heading that says what the title says is not repeated.
     """
     headings = passage.headings
     if headings and headings[0].strip() == passage.title.strip():
         headings = headings[1:]
-    return "\n".join(part for part in (passage.title, " > ".join(headings), passage.text.strip()) if part)
+    parts = (passage.title, " > ".join(headings), passage.context, passage.text.strip())
+    return "\n".join(part for part in parts if part)
 
 
 def _with_gaps_closed(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -60,6 +63,18 @@ def _with_gaps_closed(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple
         (start, next_start if end < next_start and not text[end:next_start].strip() else end)
         for (start, end), next_start in zip(spans, [*following, 0], strict=True)
     ]
+
+
+def _rows(document: Document, start: int, end: int) -> tuple[int, int] | None:
+    """First and last row of which the span holds something."""
+    if not document.row_starts:
+        return None
+    first = bisect_left(document.row_starts, start, key=lambda row: row[0])
+    after = bisect_left(document.row_starts, end, key=lambda row: row[0])
+    # A span may begin inside a row, which is a line; what stands between two sheets is in none.
+    if first and "\n" not in document.text[document.row_starts[first - 1][0] : start]:
+        first -= 1
+    return (document.row_starts[first][1], document.row_starts[after - 1][1]) if first < after else None
 
 
 def _heading_paths(document: Document) -> list[tuple[str, ...]]:

@@ -41,7 +41,7 @@ def _heading_span(text: str, heading: Heading) -> tuple[int, int]:
     start = heading.start if prefix.strip(_MARKUP) else line_start + len(prefix) - len(prefix.lstrip())
     match = _HEADING_LINE.match(text, start)
     end = match.end() if match else start
-    first, last = _trim(text, start, end)
+    first, last = trim(text, start, end)
     # Markup and a link's address make a heading's line longer than its text; a paragraph is longer still.
     if first == last or last - first > 2 * len(heading.text) + 120:
         return start, start
@@ -71,11 +71,11 @@ def sections(document: Document) -> list[Section]:
 
 
 def _section(text: str, start: int, body: int, end: int) -> Section:
-    first, last = _trim(text, start, end)
-    return Section(first, _trim(text, min(body, last), last)[0], last)
+    first, last = trim(text, start, end)
+    return Section(first, trim(text, min(body, last), last)[0], last)
 
 
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+def trim(text: str, start: int, end: int) -> tuple[int, int]:
     """The span without white space at its ends; empty at `end` where there is nothing else."""
     span = text[start:end]
     first = end - len(span.lstrip())
@@ -103,7 +103,7 @@ def section_paragraphs(text: str, section: Section) -> list[Section]:
         if line.strip():
             bounds.append((bounds.pop()[0] if is_open else start, offset))
         is_open = bool(line.strip()) and line[-1] not in "\f\u2029"
-    trimmed = [_trim(text, start, end) for start, end in bounds]
+    trimmed = [trim(text, start, end) for start, end in bounds]
     paragraphs = [Section(start, start, end) for start, end in trimmed]
     if not paragraphs:
         return [section]

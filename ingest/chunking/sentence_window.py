@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ingest.chunking.sections import section_sentences, sections
+from ingest.chunking.rows import Rows, section_units
+from ingest.chunking.sections import sections
 from ingest.chunking.token_index import TokenIndex
 from rag.types import Document
 
@@ -13,9 +14,9 @@ def chunk(document: Document, *, sentences: int, max_tokens: int) -> list[tuple[
     """Groups of up to `sentences` sentences and `max_tokens` tokens: offsets into `document.text`, in order.
 
     Groups do not overlap and together cover every character that is not white space. None crosses a heading,
-    which belongs to the group of the text after it. A sentence longer than `max_tokens` is cut into pieces of
-    about the same size; a piece counts as a sentence. The last two groups of a section share their sentences
-    evenly where the last would have less than a third of `sentences`.
+    which belongs to the group of the text after it. A row of a table counts as a sentence. What is longer than
+    `max_tokens` is cut into pieces of about the same size; a piece counts as a sentence. The last two groups of a
+    section share their sentences evenly where the last would have less than a third of `sentences`.
 
     Args:
         document: Its headings in order of `start`.
@@ -24,11 +25,10 @@ def chunk(document: Document, *, sentences: int, max_tokens: int) -> list[tuple[
     """
     text = document.text
     tokens = TokenIndex(text)
+    rows = Rows(document, tokens, max_tokens)
     groups: list[tuple[int, int]] = []
     for section in sections(document):
-        units = [
-            piece for start, end in section_sentences(text, section) for piece in tokens.cut(start, end, max_tokens)
-        ]
+        units = section_units(text, section, rows, tokens, max_tokens)
         counts = _balance(units, _fill(units, tokens, sentences, max_tokens), tokens, sentences, max_tokens)
         first = 0
         for count in counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from itertools import chain, pairwise
@@ -11,7 +12,19 @@ from rag.context.tokens import token_spans
 _LONGEST_WORD = 40
 """Characters. What is longer is data such as base64, and counts as several tokens so that it is cut."""
 
-_ZERO_WIDTH_JOINER = "\u200d"
+_HANGUL = r"\u1100-\u11ff\ua960-\ua97c\uac00-\ud7fb"
+_INSEPARABLE = re.compile(
+    "(?s)"
+    r"\S\u200d|\u200d[^\w\s]"  # the zero-width joiner, also between emoji
+    r"|\S[\u200c\u0e33\u0eb3]"  # the non-joiner, and the vowel am of Thai and Lao: not marks, yet used as such
+    r"|\S[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"  # the colours of skin, and tags
+    # Signs that enclose or precede the character after them.
+    r"|[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\u1cf5\u1cf6\U000110bd\U000110cd\U000111c2\U000111c3]\S"
+    rf"|[\u1100-\u115f\ua960-\ua97c][{_HANGUL}]|[{_HANGUL}][\u1160-\u11ff\ud7b0-\ud7fb]"  # parts of a syllable
+    r"|[\ud800-\udbff][\udc00-\udfff]"  # a surrogate pair
+)
+"""Two characters that are seen as one."""
+
 _VIRAMA = 9
 """Canonical combining class of the signs that join two consonants to one letter in the scripts of India."""
 
@@ -31,6 +44,13 @@ class TokenIndex:
             for part in range(start, end, _LONGEST_WORD):
                 self._starts.append(part)
                 self._ends.append(min(part + _LONGEST_WORD, end))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def start_of(self, index: int) -> int:
+        """Where a token begins; the end of the text for the index after the last."""
+        return self._starts[index] if index < len(self._starts) else len(self._text)
 
     def count(self, start: int, end: int) -> int:
         """How many tokens lie in the span, wholly or in part."""
@@ -69,7 +89,7 @@ class TokenIndex:
         last = bisect_left(self._starts, end)
         first = max(last - max_tokens, bisect_right(self._ends, start) + 1)
         candidates = range(first, last)
-        best = chain(filter(self._follows_space, candidates), filter(self._divides_nothing, candidates))
+        best = chain(filter(self._follows_space, candidates), filter(self.divides_nothing, candidates))
         position = next(best, None)
         return end if position is None else self._starts[position]
 
@@ -80,15 +100,16 @@ class TokenIndex:
         near = [index for index in by_distance if abs(index - target) <= slack]
         best = chain(
             filter(self._follows_space, near),
-            filter(self._divides_nothing, by_distance),
-            filter(self._divides_nothing, range(target, position, -1)),
+            filter(self.divides_nothing, by_distance),
+            filter(self.divides_nothing, range(target, position, -1)),
         )
         return next(best, target)
 
     def _follows_space(self, index: int) -> bool:
-        return self._text[self._starts[index] - 1].isspace() and self._divides_nothing(index)
+        return self._text[self._starts[index] - 1].isspace() and self.divides_nothing(index)
 
-    def _divides_nothing(self, index: int) -> bool:
+    def divides_nothing(self, index: int) -> bool:
+        """Whether a cut before this token leaves what readers see as one character whole."""
         offset = self._starts[index]
         return not (self._text[offset].isspace() or _inside_grapheme(self._text, offset))
 
@@ -97,18 +118,17 @@ def _inside_grapheme(text: str, offset: int) -> bool:
     """Whether the characters around `offset` are seen as one.
 
     A rule of thumb for the grapheme clusters of Unicode Standard Annex 29: marks, joiners, emoji modifiers,
-    tags, conjuncts and pairs of regional indicators (flags).
+    tags, conjuncts, Korean letters, pairs of regional indicators (flags) and halves of a surrogate pair.
     """
     before, after = text[offset - 1], text[offset]
     if after.isascii() and before.isascii():
         return False
-    if after == _ZERO_WIDTH_JOINER or before == _ZERO_WIDTH_JOINER:
+    if _INSEPARABLE.match(text, offset - 1):
         return True
     if unicodedata.category(after).startswith("M") and not before.isspace():
         return True
-    if "\U0001f3fb" <= after <= "\U0001f3ff" or "\U000e0020" <= after <= "\U000e007f":
-        return True
-    if unicodedata.combining(before) == _VIRAMA and after.isalpha():
+    sign = text[offset - 2] if before == "\u200d" and offset > 1 else before
+    if unicodedata.combining(sign) == _VIRAMA and after.isalpha():
         return True
     return _is_regional(after) and _regional_run_before(text, offset) % 2 == 1
 

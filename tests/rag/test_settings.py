@@ -114,6 +114,7 @@ def test_an_empty_variable_is_as_good_as_none(folder, monkeypatch):
         ("[retrieval]\nfusion = 'sum'", "retrieval.fusion: input should be 'rrf' or 'convex' (got 'sum')"),
         ("[store]\ncollection = '../x'", "store.collection: string should match pattern"),
         ("[store]\nurl = ''", "store.url: must begin with http:// or https:// and a host"),
+        ("[store]\nurl = 'http://host:abc'", "store.url: must have a number from 0 to 65535 as port"),
         ("retrieval = 3", "retrieval: input should be a valid dictionary"),
         ("[retrieval", "Expected ']'"),
     ],

@@ -87,3 +87,28 @@ def test_the_page_is_that_of_the_start(first, page):
 def test_what_is_embedded_names_title_and_headings_once(title, headings, expected):
     passage = replace(passage_at("Zero.", "Zero."), title=title, headings=headings, text="Text.")
     assert embedding_text(passage) == expected
+
+
+def test_a_context_is_embedded_between_the_headings_and_the_text():
+    passage = replace(passage_at("Zero.", "Zero."), title="Title", headings=("A", "B"), text="Text.\n", context="Why.")
+    assert embedding_text(passage) == "Title\nA > B\nWhy.\nText."
+
+
+def test_rows_are_those_of_the_sheet_that_the_passage_is_on():
+    text = "Stock\nName | Count\nBolts | 7\n\nBudget\nTeam | Total\nSales | 9\n"
+    starts = [text.index(line) for line in ("Name", "Bolts", "Team", "Sales")]
+    document = Document(
+        id="docs/a.xlsx",
+        version="v",
+        source="docs",
+        title="",
+        text=text,
+        page_starts=(0, text.index("Budget")),
+        row_starts=tuple(zip(starts, (1, 2, 1, 2), strict=True)),
+    )
+    spans = [(0, text.index("Budget")), (text.index("Budget"), len(text))]
+    first, second = make_passages(document, tenant="acme", spans=spans)
+    assert (first.page, first.rows, second.page, second.rows) == (1, (1, 2), 2, (1, 2))
+    (inside,) = make_passages(document, tenant="acme", spans=[(text.index("7"), text.index("7") + 1)])
+    (between,) = make_passages(document, tenant="acme", spans=[(text.index("Budget"), text.index("Team") - 1)])
+    assert (inside.rows, between.rows) == ((2, 2), None)
