@@ -14,6 +14,9 @@ import typer
 
 from evals.cli import app as eval_app
 from ingest.cli import ingest
+from ingest.documents_cli import app as documents_app
+from ingest.jobs_cli import app as jobs_app
+from ingest.reindex_cli import reindex
 from rag.errors import ConfigurationError, ModelRuntimeError, ProviderError, RagError, StoreError, UsageError
 
 EXIT_FAILED = 1
@@ -30,6 +33,9 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True)
 app.command()(ingest)
+app.command()(reindex)
+app.add_typer(documents_app, name="documents")
+app.add_typer(jobs_app, name="jobs")
 app.add_typer(eval_app, name="eval")
 app.add_typer(models_app, name="models")
 

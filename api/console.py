@@ -30,9 +30,10 @@ def print_search(result: SearchResult, *, explain: bool) -> None:
     console = _console()
     for rank, candidate in enumerate(result.candidates, start=1):
         passage = result.passages[candidate.passage_id]
-        place = _place(passage.title, passage.headings, passage.page)
+        place = _place(passage.title, passage.headings, passage.page, passage.rows)
         console.print(f"[bold]{rank}. {escape(place)}[/]  [dim]{candidate.score:.3f}[/]")
-        console.print(f"   [dim]{escape(passage.document_id)} {passage.start}-{passage.end}[/]")
+        same = f", same in {', '.join(passage.also_in)}" if passage.also_in else ""
+        console.print(f"   [dim]{escape(passage.document_id)} {passage.start}-{passage.end}{escape(same)}[/]")
         console.print(f"   {escape(_excerpt(passage.text))}\n")
     if not result.candidates:
         console.print("Nothing found.")
@@ -89,7 +90,7 @@ def _without_repeats(citations: Sequence[Citation]) -> list[Citation]:
 def _citation_line(citation: Citation) -> str:
     if citation.document_id is None:
         return f"\\[{citation.marker}] [red]cites a source that was not given[/]"
-    place = f"{citation.document_id}" + (f", page {citation.page}" if citation.page else "")
+    place = ", ".join([citation.document_id, *_part(citation.page, citation.rows)])
     quote = " ".join(citation.quote.split())
     if citation.verified:
         return f'\\[{citation.marker}] {escape(place)} {citation.start}-{citation.end}: "{escape(quote)}"'
@@ -97,7 +98,8 @@ def _citation_line(citation: Citation) -> str:
 
 
 def _source_place(source: Source) -> str:
-    return f"{source.document_id} {source.start}-{source.end} {_place(source.title, source.headings, source.page)}"
+    place = _place(source.title, source.headings, source.page, source.rows_at(source.start))
+    return f"{source.document_id} {source.start}-{source.end} {place}"
 
 
 def _print_stages(console: Console, stages: Mapping[str, Ranking]) -> None:
@@ -123,9 +125,18 @@ def _print_cost(console: Console, timings_ms: Mapping[str, float], degraded: Seq
         console.print(f"[yellow]degraded: {escape(note)}[/]")
 
 
-def _place(title: str, headings: Sequence[str], page: int | None) -> str:
+def _place(title: str, headings: Sequence[str], page: int | None, rows: tuple[int, int] | None) -> str:
     path = [title, *(heading for heading in headings if heading != title)]
-    return " > ".join(path) + (f" (page {page})" if page else "")
+    part = _part(page, rows)
+    return " > ".join(path) + (f" ({', '.join(part)})" if part else "")
+
+
+def _part(page: int | None, rows: tuple[int, int] | None) -> list[str]:
+    """The page and the rows of a document, as far as it has any."""
+    found = [f"page {page}"] if page else []
+    if rows:
+        found.append(f"row {rows[0]}" if rows[0] == rows[1] else f"rows {rows[0]}-{rows[1]}")
+    return found
 
 
 def _excerpt(text: str) -> str:

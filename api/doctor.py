@@ -11,8 +11,8 @@ from rag.bootstrap import (
     build_embedder,
     chosen_provider,
     chunker_identity,
-    collection_exists,
     known_models,
+    live_generation,
     open_collection,
 )
 from rag.errors import RagError, StoreBusyError
@@ -63,7 +63,7 @@ async def _check_store(settings: Settings, embedder: Embedder) -> Check:
     place = settings.store.url or "embedded"
     name = f"{settings.store.collection!r}, {place}"
     try:
-        if not await collection_exists(settings):
+        if await live_generation(settings) is None:
             return Check("store", "missing", name, "Nothing is ingested yet, so nothing can be found: rag ingest PATH")
         collection = await open_collection(settings, embedder)
         try:

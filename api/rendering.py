@@ -35,11 +35,17 @@ def _candidate_to_json(rank: int, result: SearchResult, passage_id: str, score: 
         "title": passage.title,
         "headings": list(passage.headings),
         "page": passage.page,
+        "rows": _rows_to_json(passage.rows),
         "start": passage.start,
         "end": passage.end,
         "text": passage.text,
         "metadata": dict(passage.metadata),
+        "also_in": list(passage.also_in),
     }
+
+
+def _rows_to_json(rows: tuple[int, int] | None) -> list[int] | None:
+    return None if rows is None else list(rows)
 
 
 def ranking_to_json(ranking: Ranking) -> list[dict[str, Any]]:
@@ -69,14 +75,20 @@ def answer_to_json(answer: Answer, *, explain: bool) -> dict[str, Any]:
 
 def citation_to_json(citation: Citation) -> dict[str, Any]:
     """One citation."""
-    return asdict(citation)
+    return {**asdict(citation), "rows": _rows_to_json(citation.rows), "also_in": list(citation.also_in)}
 
 
 def source_to_json(source: Source) -> dict[str, Any]:
     """One numbered source."""
     data = asdict(source)
-    del data["pages"]
-    return {**data, "page": source.page, "score": round(source.score, 6)}
+    del data["pages"], data["row_spans"]
+    return {
+        **data,
+        "page": source.page,
+        "rows": _rows_to_json(source.rows_at(source.start)),
+        "score": round(source.score, 6),
+        "also_in": list(source.also_in),
+    }
 
 
 def search_log_fields(result: SearchResult) -> dict[str, int | Mapping[str, float]]:

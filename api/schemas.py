@@ -112,6 +112,13 @@ class AnswerBody(_Retrieval):
     stream: bool = Field(default=False, description="as server-sent events; so does Accept: text/event-stream")
 
 
+_Rows = Annotated[
+    tuple[int, int] | None,
+    Field(examples=[[2, 17]], description="of a table: first and last row of the passage that it starts in"),
+]
+_AlsoIn = Annotated[list[str], Field(description="other documents of the source with the same content")]
+
+
 class CandidateModel(BaseModel):
     """A passage with its rank; offsets are code points of the document's text, end exclusive."""
 
@@ -122,10 +129,12 @@ class CandidateModel(BaseModel):
     title: str = Field(examples=["Backups"])
     headings: list[str] = Field(examples=[["Backups", "Retention"]])
     page: int | None
+    rows: _Rows
     start: int = Field(examples=[120])
     end: int = Field(examples=[163])
     text: str = Field(examples=["Backups are kept for thirty days, then deleted."])
     metadata: dict[str, Any] = Field(examples=[{"year": 2025}])
+    also_in: _AlsoIn
 
 
 class RankedModel(BaseModel):
@@ -160,12 +169,14 @@ class CitationModel(BaseModel):
     version: str | None = Field(examples=["9f2c7a"])
     title: str | None = Field(examples=["Backups"])
     page: int | None
+    rows: _Rows
     quote: str = Field(examples=["kept for thirty days"])
     start: int | None = Field(examples=[132])
     end: int | None = Field(examples=[152])
     verified: bool = Field(description="the quote is an exact span of the stored document version")
     answer_start: int = Field(examples=[34], description="where the marker stands in the answer")
     answer_end: int = Field(examples=[37])
+    also_in: _AlsoIn
 
 
 class SourceModel(BaseModel):
@@ -177,11 +188,13 @@ class SourceModel(BaseModel):
     title: str = Field(examples=["Backups"])
     headings: list[str]
     page: int | None
+    rows: _Rows
     start: int
     end: int
     text: str
     score: float
     passage_ids: list[str]
+    also_in: _AlsoIn
 
 
 class UsageModel(BaseModel):

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from rag.errors import ConfigurationError, ModelNotFoundError, RagError
+from rag.context.prompt import CONTEXT_VERSION
+from rag.errors import ConfigurationError, ModelNotFoundError
 from rag.generation.chat import ChatModel
 from rag.pipeline import Defaults, Pipeline
 from rag.retrieval.embedding import Embedder
 from rag.retrieval.lexical import LexicalEncoder
-from rag.retrieval.store import CollectionSpec, PassageStore, check_same_spec
+from rag.retrieval.store import CollectionSpec, Generations, PassageStore, check_same_spec
 from rag.settings import PACKAGED_MODEL, Settings
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
+
+_QDRANT_PORT = 6333
+"""Where qdrant-client looks for a server whose address names no port, for both http and https."""
 
 Notify = Callable[[str], None]
 """Told in words about work that takes seconds and happens once."""
@@ -44,16 +49,35 @@ def collection_dir(settings: Settings) -> Path:
     place = "embedded"
     if settings.store.url:
         address = urlsplit(settings.store.url)
-        place = f"{address.hostname}-{hashlib.sha256(settings.store.url.encode()).hexdigest()[:8]}"
+        host = f"[{address.hostname}]" if ":" in str(address.hostname) else address.hostname
+        # However it is spelled, for one server there is one manifest.
+        spelled = f"{address.scheme}://{host}:{address.port or _QDRANT_PORT}{address.path.rstrip('/')}"
+        place = f"{address.hostname}-{hashlib.sha256(spelled.encode()).hexdigest()[:8]}"
     return settings.data.dir / "collections" / place / settings.store.collection
 
 
 def chunker_identity(settings: Settings) -> str:
     """What a collection remembers of its chunking."""
     chunking = settings.chunking
-    if chunking.strategy == "sentence-window":
-        return f"sentence-window:sentences={chunking.sentences}:max_tokens={chunking.max_tokens}"
-    return f"recursive:max_tokens={chunking.max_tokens}:overlap_tokens={chunking.overlap_tokens}"
+    sizes = {
+        "sentence-window": ("sentences", "max_tokens"),
+        "semantic": ("breakpoint_percentile", "buffer_sentences", "min_tokens", "max_tokens"),
+        "recursive": ("max_tokens", "overlap_tokens"),
+        "fixed": ("max_tokens", "overlap_tokens"),
+    }[chunking.strategy]
+    parts = [chunking.strategy, *(f"{name}={getattr(chunking, name):.15g}" for name in sizes)]
+    if chunking.context == "llm":
+        parts.append(f"context={context_model(settings)}:{CONTEXT_VERSION}")
+    return ":".join(parts)
+
+
+def context_model(settings: Settings) -> str:
+    """Who writes the context of passages, as `ChatModel.name`; `extractive` where no language model is configured."""
+    chosen = settings.contextual.provider
+    provider = chosen_provider(settings) if chosen == "auto" else chosen
+    if provider == "extractive":
+        return provider
+    return f"{provider}:{settings.contextual.model or getattr(settings.llm.providers, provider).model}"
 
 
 def build_embedder(settings: Settings, notify: Notify = lambda _: None) -> Embedder:
@@ -134,6 +158,28 @@ def build_chat(settings: Settings, embedder: Embedder) -> ChatModel:
     return ExtractiveAnswerer(embedder)
 
 
+def build_context_chat(settings: Settings, embedder: Embedder, *, max_output_tokens: int) -> ChatModel:
+    """The model that writes the context of passages.
+
+    Raises:
+        ConfigurationError: No language model is configured, or its key is missing.
+    """
+    provider, _, model = context_model(settings).partition(":")
+    if not model:
+        raise ConfigurationError(
+            'chunking.context = "llm" needs a language model, and none is configured; set ANTHROPIC_API_KEY or '
+            'OPENAI_API_KEY, or contextual.provider, or go back to chunking.context = "none"'
+        )
+    llm = settings.llm
+    own = getattr(llm.providers, provider).model_copy(update={"model": model})
+    changed = {
+        "provider": provider,
+        "providers": llm.providers.model_copy(update={provider: own}),
+        "max_output_tokens": max_output_tokens,
+    }
+    return build_chat(settings.model_copy(update={"llm": llm.model_copy(update=changed)}), embedder)
+
+
 def known_models(settings: Settings) -> list[dict[str, str | int | bool]]:
     """The models known by name, each with whether it is on this machine."""
     from dataclasses import asdict
@@ -171,50 +217,48 @@ def chosen_provider(settings: Settings) -> str:
     return "openai" if settings.openai_api_key is not None else "extractive"
 
 
-async def collection_exists(settings: Settings) -> bool:
-    """Whether the configured collection was created.
+def open_generations(settings: Settings) -> Generations:
+    """The collections behind the configured name; nothing is opened or sent yet."""
+    if settings.store.url is None:
+        from rag.adapters.qdrant_edge_generations import QdrantEdgeGenerations
+
+        return QdrantEdgeGenerations(collection_dir(settings))
+    from rag.adapters.qdrant_server_generations import QdrantServerGenerations
+
+    return QdrantServerGenerations(partial(_qdrant_client, settings), settings.store.collection)
+
+
+async def live_generation(settings: Settings) -> str | None:
+    """The collection that is served; None before anything was ingested.
 
     Raises:
         StoreError: The server cannot be reached.
     """
-    if settings.store.url is None:
-        from rag.adapters.qdrant_edge import QdrantEdgeStore
-
-        return QdrantEdgeStore.exists(collection_dir(settings))
-    from rag.adapters.qdrant_server import QdrantServerStore
-
-    client = _qdrant_client(settings)
+    generations = open_generations(settings)
     try:
-        return await QdrantServerStore.exists(client, settings.store.collection)
+        return await generations.live()
     finally:
-        await client.close()
+        await generations.close()
 
 
-async def open_collection(settings: Settings, embedder: Embedder) -> Collection:
-    """Open the configured collection.
+async def open_collection(settings: Settings, embedder: Embedder, generation: str | None = None) -> Collection:
+    """Open the live collection, or another generation of it.
 
     Raises:
         ConfigurationError: There is none, or it was built with other settings.
         StoreError: The store is in use, unreachable or damaged.
     """
-    store: PassageStore
-    if settings.store.url is None:
-        from rag.adapters.qdrant_edge import QdrantEdgeStore
-
-        edge = QdrantEdgeStore.open(collection_dir(settings))
-        store, spec = edge, edge.spec
-    else:
-        from rag.adapters.qdrant_server import QdrantServerStore
-
-        client = _qdrant_client(settings)
-        try:
-            server = await QdrantServerStore.open(client, settings.store.collection)
-        except RagError:
-            await client.close()
-            raise
-        store, spec = server, server.spec
+    generations = open_generations(settings)
     try:
-        configured = _spec(settings, embedder, collection_id=spec.id, average_length=spec.average_length)
+        generation = generation or await generations.live()
+        if generation is None:
+            raise nothing_ingested(settings)
+        store = await generations.open(generation)
+    finally:
+        await generations.close()
+    spec = store.spec
+    try:
+        configured = collection_spec(settings, embedder, collection_id=spec.id, average_length=spec.average_length)
         check_same_spec(spec, configured, collection=settings.store.collection)
         return Collection(store, _lexical(settings, spec.average_length), spec)
     except ConfigurationError:
@@ -222,41 +266,67 @@ async def open_collection(settings: Settings, embedder: Embedder) -> Collection:
         raise
 
 
-async def create_collection(settings: Settings, embedder: Embedder, sample: Sequence[str]) -> Collection:
-    """Make the configured collection.
+async def open_collection_without_model(settings: Settings) -> Collection:
+    """Open the live collection to delete or move what it holds, for which nothing is embedded.
+
+    Raises:
+        ConfigurationError: There is none, or its lexical settings were others.
+        StoreError: The store is in use, unreachable or damaged.
+    """
+    from rag.adapters.qdrant_bm25 import lexical_identity
+
+    generations = open_generations(settings)
+    try:
+        generation = await generations.live()
+        if generation is None:
+            raise nothing_ingested(settings)
+        store = await generations.open(generation)
+    finally:
+        await generations.close()
+    spec, lexical = store.spec, settings.lexical
+    try:
+        identity = lexical_identity(language=lexical.language, k1=lexical.k1, b=lexical.b)
+        check_same_spec(spec, replace(spec, lexical=identity), collection=settings.store.collection)
+        return Collection(store, _lexical(settings, spec.average_length), spec)
+    except ConfigurationError:
+        await store.close()
+        raise
+
+
+async def create_collection(settings: Settings, embedder: Embedder, sample: Sequence[str], *, live: bool) -> Collection:
+    """Make a collection as configured.
 
     Args:
         sample: Passages as they will be indexed; their mean length normalises BM25 in the whole collection.
+        live: Serve from it at once.
     """
     from rag.adapters.qdrant_bm25 import term_counts
 
     counts = term_counts(sample, language=settings.lexical.language)
     average_length = max(1.0, sum(counts) / max(1, len(counts)))
-    spec = _spec(settings, embedder, collection_id=uuid4().hex, average_length=average_length)
-    store: PassageStore
-    if settings.store.url is None:
-        from rag.adapters.qdrant_edge import QdrantEdgeStore
-
-        store = QdrantEdgeStore.create(collection_dir(settings), spec)
-    else:
-        from rag.adapters.qdrant_server import QdrantServerStore
-
-        client = _qdrant_client(settings)
-        try:
-            store = await QdrantServerStore.create(client, settings.store.collection, spec)
-        except RagError:
-            await client.close()
-            raise
+    spec = collection_spec(settings, embedder, collection_id=uuid4().hex, average_length=average_length)
+    generations = open_generations(settings)
+    try:
+        store = await generations.create(spec)
+        if live:
+            await generations.make_live(spec.id)
+    finally:
+        await generations.close()
     return Collection(store, _lexical(settings, average_length), spec)
+
+
+def nothing_ingested(settings: Settings) -> ConfigurationError:
+    """Said where a collection is needed and there is none."""
+    return ConfigurationError(
+        f"nothing is ingested yet: there is no collection {settings.store.collection!r}. Run: rag ingest PATH"
+    )
 
 
 async def open_pipeline(settings: Settings, notify: Notify = lambda _: None) -> Pipeline:
     """The query path over the configured collection. Raises as `open_collection` and `build_embedder`."""
     # Asked first, since a model that is not exported yet takes seconds to open.
-    if not await collection_exists(settings):
-        raise ConfigurationError(
-            f"nothing is ingested yet: there is no collection {settings.store.collection!r}. Run: rag ingest PATH"
-        )
+    if await live_generation(settings) is None:
+        raise nothing_ingested(settings)
     embedder = build_embedder(settings, notify)
     chat = build_chat(settings, embedder)
     return build_pipeline(settings, embedder, chat, await open_collection(settings, embedder))
@@ -283,7 +353,10 @@ def build_pipeline(settings: Settings, embedder: Embedder, chat: ChatModel, coll
     )
 
 
-def _spec(settings: Settings, embedder: Embedder, *, collection_id: str, average_length: float) -> CollectionSpec:
+def collection_spec(
+    settings: Settings, embedder: Embedder, *, collection_id: str, average_length: float
+) -> CollectionSpec:
+    """What a collection is built with as configured."""
     from rag.adapters.qdrant_bm25 import lexical_identity
 
     lexical = settings.lexical

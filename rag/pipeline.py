@@ -23,6 +23,9 @@ from rag.types import Answer, Citation, Ranking, SearchResult, Source, Usage
 
 MAX_QUERY_CHARACTERS = 10_000
 MAX_K = 1000
+_MAX_READS = 5
+"""Of the ranking and its passages, while an ingestion replaces them in between, which is rare."""
+
 MAX_RETRIEVE_K = 10_000
 
 
@@ -85,17 +88,21 @@ class Pipeline:
         with watch.stage("embed"):
             dense = (await self.embedder.embed_queries([asked.query]))[0]
             terms = self.lexical.encode_query(asked.query)
-        with watch.stage("retrieve"):
-            lexical = terms if terms.indices else None
-            legs = await self.store.search(Query(asked.tenant, dense, lexical, asked.retrieve_k, asked.filter))
-        with watch.stage("fuse"):
-            fused = _fuse(legs, asked, rrf_k=self.defaults.rrf_k)
-            best = fused[: asked.k]
-        with watch.stage("fetch"):
-            passages = await self.store.fetch(asked.tenant, [candidate.passage_id for candidate in best])
+        lexical = terms if terms.indices else None
+        query = Query(asked.tenant, dense, lexical, asked.retrieve_k, asked.filter)
+        for _ in range(_MAX_READS):
+            with watch.stage("retrieve"):
+                legs = await self.store.search(query)
+            with watch.stage("fuse"):
+                fused = _fuse(legs, asked, rrf_k=self.defaults.rrf_k)
+                best = fused[: asked.k]
+            with watch.stage("fetch"):
+                passages = await self.store.fetch(asked.tenant, [candidate.passage_id for candidate in best])
+            if len(passages) == len(best):
+                break
+            # A running ingestion replaced one between the two reads: what replaced it is found now.
         return SearchResult(
             query=asked.query,
-            # A passage that a running ingestion replaced between the two reads is left out.
             candidates=tuple(candidate for candidate in best if candidate.passage_id in passages),
             passages=passages,
             stages={**legs, "fused": fused},

@@ -38,7 +38,10 @@ class Document:
         id: Stable name, the same for every version, unique within its tenant.
         version: Content hash; two texts never share one.
         headings: In order of `start`.
-        page_starts: Offset at which page i + 1 begins; empty where the format has no pages.
+        page_starts: Offset at which page i + 1 begins; empty where the format has no pages. Slides and sheets count
+            as pages.
+        row_starts: (offset, row number) of every row of a table file, rising; row numbers count anew on each sheet.
+        also_in: Ids of other documents of the same source with the same content.
     """
 
     id: str
@@ -49,6 +52,8 @@ class Document:
     headings: tuple[Heading, ...] = ()
     page_starts: tuple[int, ...] = ()
     metadata: Metadata = field(default_factory=dict)
+    row_starts: tuple[tuple[int, int], ...] = ()
+    also_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,10 @@ class Passage:
     Attributes:
         page: On which the span starts, counted from 1; None where the document has no pages.
         page_breaks: Offsets inside the span at which further pages begin.
+        rows: First and last row of a table file in the span; None where the document has no rows.
+        also_in: Ids of other documents of the same source with the same content; they share this passage.
+        context: What a language model wrote to situate the passage in its document, for search alone; empty where none
+            was asked. Never part of `text`, and never quoted.
     """
 
     id: str
@@ -74,6 +83,9 @@ class Passage:
     page: int | None = None
     page_breaks: tuple[int, ...] = ()
     metadata: Metadata = field(default_factory=dict)
+    rows: tuple[int, int] | None = None
+    also_in: tuple[str, ...] = ()
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,9 @@ class Source:
         number: 1-based; the marker `[number]` in an answer refers to it.
         score: Of the best candidate inside the span.
         pages: (offset, page) wherever a passage or a page begins, in order; empty where the document has no pages.
+        row_spans: (offset, (first row, last row)) wherever a passage begins, in order; empty where the document has
+            no rows.
+        also_in: Ids of other documents of the same source with the same content.
     """
 
     number: int
@@ -118,6 +133,8 @@ class Source:
     score: float
     passage_ids: tuple[str, ...]
     pages: tuple[tuple[int, int], ...] = ()
+    row_spans: tuple[tuple[int, tuple[int, int]], ...] = ()
+    also_in: tuple[str, ...] = ()
 
     @property
     def page(self) -> int | None:
@@ -130,6 +147,12 @@ class Source:
             return None
         return self.pages[max(0, bisect_right(self.pages, offset, key=lambda page: page[0]) - 1)][1]
 
+    def rows_at(self, offset: int) -> tuple[int, int] | None:
+        """First and last row of the passage that holds `offset`; None where the document has no rows."""
+        if not self.row_spans:
+            return None
+        return self.row_spans[max(0, bisect_right(self.row_spans, offset, key=lambda span: span[0]) - 1)][1]
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -137,7 +160,8 @@ class Prompt:
 
     Attributes:
         system: Instructions, byte-stable between requests.
-        sources: Retrieved for this question; rendered after the last cache breakpoint.
+        sources: Retrieved for this question; rendered after the last cache breakpoint. With none the model is sent the
+            question as it is.
         version: Name of the template, for logs and comparisons.
     """
 
@@ -177,6 +201,8 @@ class Citation:
         verified: True only if the quote is an exact span of the stored document version.
         answer_start: Offsets of the marker `[n]` in the answer text.
         answer_end: As `answer_start`.
+        rows: First and last row of the passage that the quote begins in; None where the document has no rows.
+        also_in: Ids of other documents of the same source with the same content.
     """
 
     marker: int
@@ -190,6 +216,8 @@ class Citation:
     verified: bool
     answer_start: int
     answer_end: int
+    rows: tuple[int, int] | None = None
+    also_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ import hashlib
 import math
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from rag.filters import PASSAGE_FIELDS, Comparison, Filter
 from rag.retrieval.fusion import order
-from rag.retrieval.store import IndexedPassage, Query
+from rag.retrieval.store import CollectionSpec, Hidden, IndexedPassage, Query
 from rag.types import Candidate, Passage, Ranking, SparseVector, Vectors
 
 
@@ -46,12 +46,21 @@ class HashEmbedder:
 class InMemoryStore:
     """A `PassageStore` that scores everything exactly."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: CollectionSpec = CollectionSpec("fake", "hash", 64, "none", "none", 1.0)) -> None:
+        self.spec = spec
         self.points: dict[str, IndexedPassage] = {}
+        self.hidden_versions: dict[tuple[str, str], Hidden] = {}
         self.closed = False
 
     async def search(self, query: Query) -> Mapping[str, Ranking]:
-        owned = [p for p in self.points.values() if _matches(p.passage, query.tenant, query.filter)]
+        hidden = {
+            v for (tenant, _), entry in self.hidden_versions.items() if tenant == query.tenant for v in entry.versions
+        }
+        owned = [
+            p
+            for p in self.points.values()
+            if _matches(p.passage, query.tenant, query.filter) and p.passage.version not in hidden
+        ]
         legs: dict[str, Ranking] = {}
         if query.dense is not None:
             legs["dense"] = self._best(query, {p.passage.id: float(p.dense @ query.dense) for p in owned})
@@ -91,6 +100,27 @@ class InMemoryStore:
     async def count(self, tenant: str, filter: Filter | None = None) -> int:  # noqa: A002
         return sum(_matches(p.passage, tenant, filter) for p in self.points.values())
 
+    async def hide(self, tenant: str, source: str, versions: Collection[str]) -> int:
+        epoch = (await self.hidden(tenant, source)).epoch + 1
+        self.hidden_versions[tenant, source] = Hidden(epoch, frozenset(versions))
+        return epoch
+
+    async def hidden(self, tenant: str, source: str) -> Hidden:
+        return self.hidden_versions.get((tenant, source), Hidden())
+
+    async def retrieve(self, tenant: str, passage_ids: Sequence[str]) -> Sequence[IndexedPassage]:
+        found = (self.points[i] for i in passage_ids if i in self.points)
+        return [point for point in found if point.passage.tenant == tenant]
+
+    async def versions(self, tenant: str, source: str) -> Mapping[str, int]:
+        passages = (point.passage for point in self.points.values())
+        return Counter(p.version for p in passages if p.tenant == tenant and p.source == source)
+
+    async def first_passage(self, tenant: str, version: str) -> Passage | None:
+        passages = (point.passage for point in self.points.values())
+        wanted = (p for p in passages if (p.tenant, p.version, p.ordinal) == (tenant, version, 0))
+        return next(wanted, None)
+
     async def optimize(self) -> None:
         pass
 
@@ -107,6 +137,7 @@ def _holds(passage: Passage, filter_: Filter) -> bool:
         return (all if filter_.operator == "and" else any)(_holds(passage, part) for part in filter_.filters)
     key = filter_.key
     value = getattr(passage, key) if key in PASSAGE_FIELDS else passage.metadata.get(key)
+    value = [value, *passage.also_in] if key == "document_id" else value
     values = value if isinstance(value, list) else [value]
     wanted = filter_.value if isinstance(filter_.value, tuple) else (filter_.value,)
     match filter_.operator:

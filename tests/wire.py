@@ -216,6 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         wire = self.server.wire
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -97,7 +97,8 @@ class GraphEmbedder:
         batches = _batches([self._padded_length(ids) for ids in token_ids], self._batch_tokens)
 
         def run(batch: NDArray[np.intp]) -> None:
-            vectors[batch] = self._infer(self._pad([token_ids[i] for i in batch]))
+            inputs = self._pad([token_ids[i] for i in batch], rows=_rounded_rows(len(batch)))
+            vectors[batch] = self._infer(inputs)[: len(batch)]
 
         if len(batches) == 1:
             run(batches[0])
@@ -123,11 +124,12 @@ class GraphEmbedder:
         rounded = -(-max(1, len(token_ids)) // _LENGTH_STEP) * _LENGTH_STEP
         return min(rounded, self._folder.max_tokens)
 
-    def _pad(self, token_ids: Sequence[Sequence[int]]) -> Inputs:
-        """Ids padded on the right; what stands in padding does not matter, the mask hides it."""
+    def _pad(self, token_ids: Sequence[Sequence[int]], rows: int | None = None) -> Inputs:
+        """Ids padded on the right, and with rows below; what stands in padding does not matter."""
         length = self._padded_length(max(token_ids, key=len))
-        ids = np.zeros((len(token_ids), length), dtype=np.int64)
+        ids = np.zeros((rows or len(token_ids), length), dtype=np.int64)
         mask = np.zeros_like(ids)
+        mask[len(token_ids) :, 0] = 1  # a row of nothing has no mean
         for row, tokens in enumerate(token_ids):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
@@ -135,6 +137,12 @@ class GraphEmbedder:
 
     def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+
+def _rounded_rows(count: int) -> int:
+    """Rounded up, at most by an eighth: every number of rows is a shape of its own, which costs time and memory."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> list[NDArray[np.intp]]:

@@ -7,33 +7,57 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag.adapters import qdrant_layout as layout
-from rag.errors import ConfigurationError, StoreBusyError, StoreError
-from rag.filters import Filter
-from rag.retrieval.store import CollectionSpec, IndexedPassage, Query
-from rag.types import Passage, Ranking
+from rag.errors import StoreBusyError, StoreError
+from rag.filters import Comparison, Filter
+from rag.retrieval.store import CollectionSpec, Hidden, IndexedPassage, Query, search_at_one_moment
+from rag.types import Passage, Ranking, SparseVector
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _SPEC_FILE = "collection.json"
+_HIDDEN_FILE = "hidden.json"
 _SHARD_FOLDER = "shard"
+_LOCK_FILE = "lock"
+_SEGMENT_KILOBYTES = 50_000
+"""Of dense vectors: some 32,000 of 384 dimensions."""
+
+_UNOPTIMIZED_PASSAGES = 8192
+"""So many may be written before they are moved out of memory, into segments on disk."""
+
+_ALL = 2**31
+"""A limit that no collection in one process reaches."""
 
 
 class QdrantEdgeStore:
     """A `PassageStore` in a folder, made by `create` or `open`."""
 
-    def __init__(self, shard: Any, spec: CollectionSpec) -> None:  # noqa: ANN401 - the vendor's handle
-        self._shard = shard
+    def __init__(self, shard: Any, spec: CollectionSpec, folder: Path, lock: FileLock) -> None:  # noqa: ANN401
+        self._shard = shard  # the vendor's handle
+        self._lock = lock
         self.spec = spec
+        self._folder = folder
+        self._unoptimized = 0
+        # By tenant and source. Never changed but replaced, so that a search keeps what it began with.
+        self._hidden: Mapping[str, Mapping[str, Hidden]] = _read_hidden(folder / _HIDDEN_FILE)
 
     @staticmethod
-    def exists(folder: Path) -> bool:
+    def description(folder: Path) -> Path:
+        """The file that makes a collection of what is in `folder`."""
+        return folder / _SPEC_FILE
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
         """Whether a collection was created in `folder`."""
-        return (folder / _SPEC_FILE).is_file()
+        return cls.description(folder).is_file()
 
     @classmethod
     def create(cls, folder: Path, spec: CollectionSpec) -> QdrantEdgeStore:
@@ -47,50 +71,80 @@ class QdrantEdgeStore:
         if cls.exists(folder):
             raise StoreError(f"{folder} holds a collection already")
         _remove_leftover(folder / _SHARD_FOLDER)
+        # Read from the disk's cache, which the system takes back when it needs to: a large collection then needs no
+        # more memory of its own than a small one. Segments are bounded for the same reason.
+        cold = edge.Memory.Cold
         config = edge.EdgeConfig(
-            vectors={layout.DENSE: edge.EdgeVectorParams(size=spec.dimension, distance=edge.Distance.Dot)},
-            sparse_vectors={layout.BM25: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+            vectors={layout.DENSE: edge.EdgeVectorParams(spec.dimension, edge.Distance.Dot, memory=cold)},
+            sparse_vectors={layout.BM25: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=cold)},
+            payload_memory=cold,
+            id_tracker_memory=cold,
+            optimizers=edge.EdgeOptimizersConfig(max_segment_size=_SEGMENT_KILOBYTES),
         )
+        (folder / _HIDDEN_FILE).unlink(missing_ok=True)
         try:
             (folder / _SHARD_FOLDER).mkdir(parents=True)
+            lock = _locked(folder)
             shard = edge.EdgeShard.create(str(folder / _SHARD_FOLDER), config)
-            for name in layout.KEYWORD_INDEXES:
-                shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
-            for name in layout.INTEGER_INDEXES:
-                shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Integer))
-            unfinished = folder / f"{_SPEC_FILE}.new"
-            unfinished.write_text(json.dumps(layout.spec_to_json(spec), indent=2), encoding="utf-8")
-            unfinished.replace(folder / _SPEC_FILE)
+            schemas: dict[str, Any] = dict.fromkeys(layout.KEYWORD_INDEXES, edge.KeywordIndexParams(memory=cold))
+            schemas |= dict.fromkeys(layout.INTEGER_INDEXES, edge.PayloadSchemaType.Integer)
+            for name, schema in schemas.items():
+                shard.update(edge.UpdateOperation.create_field_index(name, schema))
+            write_durably(folder / _SPEC_FILE, json.dumps(layout.spec_to_json(spec), indent=2))
         except Exception as error:
             raise _translated(error, folder) from error
-        return cls(shard, spec)
+        return cls(shard, spec, folder, lock)
 
     @classmethod
     def open(cls, folder: Path) -> QdrantEdgeStore:
         """Open the collection in `folder`.
 
         Raises:
-            ConfigurationError: There is none.
+            StoreError: There is none.
             StoreBusyError: Another process has it open.
         """
         import qdrant_edge as edge
 
-        if not cls.exists(folder):
-            raise ConfigurationError(f"nothing is ingested yet: no collection in {folder}. Run: rag ingest PATH")
+        spec = cls.read_spec(folder)
+        lock = _locked(folder)
         try:
-            spec = layout.spec_from_json(json.loads((folder / _SPEC_FILE).read_text("utf-8")), collection=folder.name)
-            return cls(edge.EdgeShard.load(str(folder / _SHARD_FOLDER)), spec)
+            return cls(edge.EdgeShard.load(str(folder / _SHARD_FOLDER)), spec, folder, lock)
         except StoreError:
+            lock.release()
             raise
         except Exception as error:
+            lock.release()
             raise _translated(error, folder) from error
+
+    @classmethod
+    def read_spec(cls, folder: Path) -> CollectionSpec:
+        """What the collection in `folder` was built with.
+
+        Raises:
+            StoreError: There is none, or its description is damaged.
+        """
+        if not cls.exists(folder):
+            raise StoreError(f"there is no collection in {folder}; restore it from a backup, or ingest anew")
+        try:
+            described = json.loads((folder / _SPEC_FILE).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{folder / _SPEC_FILE} cannot be read: {error}") from error
+        return layout.spec_from_json(described, collection=folder.name)
 
     async def search(self, query: Query) -> Mapping[str, Ranking]:
         """See `PassageReader`."""
-        found: Mapping[str, Ranking] = await self._run(self._search, query)
+
+        async def search(hidden: frozenset[str]) -> Mapping[str, Ranking]:
+            found: Mapping[str, Ranking] = await self._run(self._search, query, hidden)
+            return found
+
+        async def read_hidden() -> Mapping[str, Hidden]:
+            return self._hidden.get(query.tenant, {})
+
+        found, _ = await search_at_one_moment(search, read_hidden, await read_hidden())
         return found
 
-    def _search(self, query: Query) -> Mapping[str, Ranking]:
+    def _search(self, query: Query, hidden: frozenset[str]) -> Mapping[str, Ranking]:
         import qdrant_edge as edge
 
         vectors: dict[str, Any] = {}
@@ -98,7 +152,7 @@ class QdrantEdgeStore:
             vectors[layout.DENSE] = query.dense.tolist()
         if query.lexical is not None:
             vectors[layout.BM25] = edge.SparseVector(list(query.lexical.indices), list(query.lexical.values))
-        condition = _edge_filter(layout.to_filter(query.tenant, query.filter))
+        condition = _edge_filter(layout.to_filter(query.tenant, query.filter, hidden=hidden))
         requests = [
             edge.QueryRequest(
                 limit=query.retrieve_k,
@@ -136,6 +190,9 @@ class QdrantEdgeStore:
             self._shard.update(edge.UpdateOperation.upsert_points(points))
 
         await self._run(write)
+        self._unoptimized += len(passages)
+        if self._unoptimized >= _UNOPTIMIZED_PASSAGES:
+            await self.optimize()
 
     async def delete(self, tenant: str, filter: Filter) -> None:  # noqa: A002
         """See `PassageWriter`."""
@@ -151,14 +208,56 @@ class QdrantEdgeStore:
         condition = _edge_filter(layout.to_filter(tenant, filter))
         return int(await self._run(self._shard.count, edge.CountRequest(exact=True, filter=condition)))
 
+    async def hide(self, tenant: str, source: str, versions: Collection[str]) -> int:
+        """See `PassageWriter`."""
+        of_tenant = self._hidden.get(tenant, {})
+        changed = Hidden(of_tenant.get(source, Hidden()).epoch + 1, frozenset(versions))
+        hidden = {**self._hidden, tenant: {**of_tenant, source: changed}}
+        await self._run(self._shard.flush)
+        await self._run(write_durably, self._folder / _HIDDEN_FILE, _hidden_to_json(hidden))
+        self._hidden = hidden
+        return changed.epoch
+
+    async def hidden(self, tenant: str, source: str) -> Hidden:
+        """See `PassageWriter`."""
+        return self._hidden.get(tenant, {}).get(source, Hidden())
+
+    async def retrieve(self, tenant: str, passage_ids: Sequence[str]) -> Sequence[IndexedPassage]:
+        """See `PassageWriter`."""
+        records = await self._run(self._shard.retrieve, list(passage_ids), True, True) if passage_ids else []  # noqa: FBT003
+        stored = {item.passage.id: item for item in map(_to_indexed, records) if item.passage.tenant == tenant}
+        return [stored[passage_id] for passage_id in passage_ids if passage_id in stored]
+
+    async def versions(self, tenant: str, source: str) -> Mapping[str, int]:
+        """See `PassageWriter`."""
+        import qdrant_edge as edge
+
+        of_source = _edge_filter(layout.to_filter(tenant, Comparison("eq", "source", source)))
+        request = edge.FacetRequest("version", limit=_ALL, exact=True, filter=of_source)
+        return {hit.value: hit.count for hit in (await self._run(self._shard.facet, request)).hits}
+
+    async def first_passage(self, tenant: str, version: str) -> Passage | None:
+        """See `PassageWriter`."""
+        import qdrant_edge as edge
+
+        condition = _edge_filter(layout.to_first_passage_filter(tenant, version))
+        request = edge.ScrollRequest(limit=1, filter=condition, with_payload=True)
+        points, _ = await self._run(self._shard.scroll, request)
+        return layout.to_passage(points[0].id, points[0].payload) if points else None
+
     async def optimize(self) -> None:
         """See `PassageWriter`."""
         await self._run(self._shard.flush)
         await self._run(self._shard.optimize)
+        await asyncio.to_thread(_return_freed_memory)
+        self._unoptimized = 0
 
     async def close(self) -> None:
         """See `PassageReader`."""
-        await self._run(self._shard.close)
+        try:
+            await self._run(self._shard.close)
+        finally:
+            self._lock.release()
 
     async def _run(self, call: Any, *arguments: Any) -> Any:  # noqa: ANN401 - any call of the vendor's handle
         try:
@@ -169,6 +268,71 @@ class QdrantEdgeStore:
             raise _translated(error, None) from error
 
 
+def _return_freed_memory() -> None:
+    """Building segments frees much that the C library would keep; where it is another one, nothing is done."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def write_durably(file: Path, text: str) -> None:
+    """Replace a file in one step, so that also a loss of power leaves the old content or the new."""
+    unfinished = file.with_name(f"{file.name}.new")
+    with unfinished.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    unfinished.replace(file)
+    _sync_folder(file.parent)
+
+
+def delete_durably(file: Path) -> None:
+    """Delete a file so that it is gone also after a loss of power."""
+    file.unlink()
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _read_hidden(file: Path) -> Mapping[str, Mapping[str, Hidden]]:
+    if not file.exists():
+        return {}
+    try:
+        return {
+            tenant: {source: Hidden(epoch, frozenset(versions)) for source, (epoch, versions) in sources.items()}
+            for tenant, sources in json.loads(file.read_text("utf-8")).items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StoreError(f"{file} is damaged ({error}); restore the folder from a backup, or ingest anew") from error
+
+
+def _hidden_to_json(hidden: Mapping[str, Mapping[str, Hidden]]) -> str:
+    return json.dumps(
+        {
+            tenant: {source: (entry.epoch, sorted(entry.versions)) for source, entry in sources.items()}
+            for tenant, sources in hidden.items()
+        }
+    )
+
+
+def _to_indexed(record: Any) -> IndexedPassage:  # noqa: ANN401 - a qdrant_edge.Record
+    sparse = record.vector[layout.BM25]
+    return IndexedPassage(
+        layout.to_passage(record.id, record.payload),
+        np.array(record.vector[layout.DENSE], dtype=np.float32),
+        SparseVector(tuple(sparse.indices), tuple(sparse.values)),
+    )
+
+
 def _remove_leftover(shard: Path) -> None:
     """A shard without a description is what a crash during `create` left; it never held an acknowledged write."""
     import shutil
@@ -177,12 +341,36 @@ def _remove_leftover(shard: Path) -> None:
         shutil.rmtree(shard)
 
 
+def _locked(folder: Path) -> FileLock:
+    """The folder's lock, taken: the engine notices another owner only after it has touched the files of that one.
+
+    Raises:
+        StoreBusyError: Another process has it, or another store of this one.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _LOCK_FILE, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise _busy(folder) from error
+    return lock
+
+
+def _busy(folder: Path | None) -> StoreBusyError:
+    return StoreBusyError(
+        f"{folder} is in use by another process (a running `rag serve` or `rag ingest`). Stop it, or ask the "
+        "server over HTTP; for several processes at once set store.url to a Qdrant server."
+    )
+
+
 def _translated(error: Exception, folder: Path | None) -> StoreError:
     """The engine raises bare exceptions, so their text decides."""
     if "WouldBlock" in str(error):
-        return StoreBusyError(
-            f"{folder} is in use by another process (a running `rag serve` or `rag ingest`). Stop it, or ask the "
-            "server over HTTP; for several processes at once set store.url to a Qdrant server."
+        return _busy(folder)
+    if "No space left" in str(error):
+        return StoreError(
+            f"the disk is full: {error}. Make room and run it again; nothing that was searchable is lost."
         )
     return StoreError(f"the embedded store failed: {error}")
 

@@ -22,13 +22,20 @@ BM25 = "bm25"
 KEYWORD_INDEXES = ("tenant", "source", "document_id", "version")
 INTEGER_INDEXES = ("page",)
 _TUPLES = ("headings", "page_breaks")
+_LAYOUT = 2
+"""Raised when what a point holds changes, so that an older collection is refused with the remedy."""
 
 
 def to_payload(passage: Passage) -> dict[str, Any]:
-    """The payload of a passage: its fields but the id, which is the point's own."""
+    """The payload of a passage: its fields but the id, which is the point's own.
+
+    `document_id` is a list, the passage's own document first, so that a filter on any of them finds it.
+    """
     payload = asdict(passage)
-    del payload["id"]
+    del payload["id"], payload["also_in"]
     payload |= {name: list(payload[name]) for name in _TUPLES}
+    payload["document_id"] = [passage.document_id, *passage.also_in]
+    payload["rows"] = list(passage.rows) if passage.rows else None
     payload["metadata"] = dict(passage.metadata)
     return payload
 
@@ -40,9 +47,11 @@ def to_passage(point_id: object, payload: Mapping[str, Any]) -> Passage:
         StoreError: The payload was not written by this service.
     """
     try:
-        restored = {name: tuple(payload[name]) for name in _TUPLES}
-        return Passage(id=str(point_id), **{**payload, **restored})
-    except (TypeError, KeyError) as error:
+        restored: dict[str, Any] = {name: tuple(payload[name]) for name in _TUPLES}
+        restored["rows"] = tuple(payload["rows"]) if payload["rows"] else None
+        restored["document_id"], *also_in = payload["document_id"]
+        return Passage(id=str(point_id), **{**payload, **restored, "also_in": tuple(also_in)})
+    except (TypeError, KeyError, ValueError) as error:
         raise StoreError(f"point {point_id} holds a foreign payload ({error}); use a collection of its own") from error
 
 
@@ -51,17 +60,26 @@ def to_ranking(points: Iterable[Any]) -> Ranking:
     return order(
         Candidate(
             str(point.id) if isinstance(point.id, UUID) else point.id,
-            point.payload["document_id"],
+            point.payload["document_id"][0],
             point.score,
         )
         for point in points
     )
 
 
-def to_filter(tenant: str, filter_: Filter | None) -> dict[str, Any]:
-    """The tenant's part of the collection, narrowed by a filter, in Qdrant's REST shape."""
+def to_filter(tenant: str, filter_: Filter | None = None, *, hidden: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The tenant's part of the collection without hidden versions, narrowed by a filter, in Qdrant's REST shape."""
     owned = {"key": "tenant", "match": {"value": tenant}}
-    return {"must": [owned] if filter_ is None else [owned, _condition(filter_)]}
+    clauses: dict[str, Any] = {"must": [owned] if filter_ is None else [owned, _condition(filter_)]}
+    if hidden:
+        clauses["must_not"] = [{"key": "version", "match": {"any": sorted(hidden)}}]
+    return clauses
+
+
+def to_first_passage_filter(tenant: str, version: str) -> dict[str, Any]:
+    """What only the passage of ordinal 0 of a version matches."""
+    wanted = {"tenant": tenant, "version": version, "ordinal": 0}
+    return {"must": [{"key": key, "match": {"value": value}} for key, value in wanted.items()]}
 
 
 def _condition(filter_: Filter) -> dict[str, Any]:
@@ -82,7 +100,7 @@ def _condition(filter_: Filter) -> dict[str, Any]:
 
 def spec_to_json(spec: CollectionSpec) -> dict[str, Any]:
     """What is stored beside a collection."""
-    return asdict(spec)
+    return {"layout": _LAYOUT, **asdict(spec)}
 
 
 def spec_from_json(data: Mapping[str, Any] | None, *, collection: str) -> CollectionSpec:
@@ -91,8 +109,15 @@ def spec_from_json(data: Mapping[str, Any] | None, *, collection: str) -> Collec
     Raises:
         StoreError: The collection was not made by this service, or its description is damaged.
     """
+    described = dict(data or {})
+    layout = described.pop("layout", 1 if "embedding" in described else None)
+    if layout not in (None, _LAYOUT):
+        raise StoreError(
+            f"the collection {collection!r} was written by another release of this service (layout {layout}, this one "
+            f"reads {_LAYOUT}). Choose another store.collection and ingest again."
+        )
     try:
-        return CollectionSpec(**(data or {}))
+        return CollectionSpec(**described)
     except TypeError as error:
         raise StoreError(
             f"the collection {collection!r} has no description of how it was built; it was not made by this service. "

@@ -11,6 +11,10 @@ from rag.types import Prompt, Source
 
 VERSION = "answer-1"
 
+CONTEXT_VERSION = "context-1"
+"""Of the wording that ingestion asks for passages' contexts with. It is here since searches compare it, too: a
+collection remembers what its contexts were written by."""
+
 ABSTENTION = "The sources do not answer this question."
 """What an answer consists of when nothing retrieved supports one."""
 
@@ -46,5 +50,7 @@ def _header(source: Source) -> str:
 
 
 def render_question(prompt: Prompt) -> str:
-    """The user message of a prompt: sources, then the question."""
+    """The user message of a prompt: sources, then the question; without sources, the question alone."""
+    if not prompt.sources:
+        return prompt.question
     return f"{render_sources(prompt.sources)}\n\nQuestion: {prompt.question}"

@@ -90,19 +90,22 @@ def make_citation(number: int, quote: str, source: Source | None, *, answer_star
         source: None when the model cites a number it was not shown.
     """
     span = find_quote(quote, source.text) if source else None
+    offset = source.start + span[0] if source and span else source.start if source else 0
     exact = source.text[span[0] : span[1]] if source and span else None
     return Citation(
         marker=number,
         document_id=source.document_id if source else None,
         version=source.version if source else None,
         title=source.title if source else None,
-        page=source.page_at(source.start + span[0] if span else source.start) if source else None,
+        page=source.page_at(offset) if source else None,
         quote=exact if exact is not None else quote,
         start=source.start + span[0] if source and span else None,
         end=source.start + span[1] if source and span else None,
         verified=exact is not None,
         answer_start=answer_start,
         answer_end=answer_end,
+        rows=source.rows_at(offset) if source else None,
+        also_in=source.also_in if source else (),
     )
 
 

@@ -67,6 +67,7 @@ class _Stretch:
     start: int
     text: str
     pages: tuple[tuple[int, int], ...]
+    row_spans: tuple[tuple[int, tuple[int, int]], ...]
 
     @property
     def end(self) -> int:
@@ -109,7 +110,8 @@ def _joined(run: Sequence[Passage]) -> _Stretch:
         parts.append(passage.text[max(0, end - passage.start) :])
         end = max(end, passage.end)
     pages = sorted({page for passage in run for page in _pages(passage)})
-    return _Stretch(run[0].start, "".join(parts), tuple(pages))
+    row_spans = [(passage.start, passage.rows) for passage in run if passage.rows is not None]
+    return _Stretch(run[0].start, "".join(parts), tuple(pages), tuple(row_spans))
 
 
 def _pages(passage: Passage) -> Iterator[tuple[int, int]]:
@@ -175,4 +177,6 @@ def _source(number: int, window: _Window, text_of: _Stretches) -> Source:
         text=stretch.text[window.start - stretch.start : window.end - stretch.start],
         score=window.score,
         passage_ids=window.passage_ids,
+        row_spans=stretch.row_spans,
+        also_in=passage.also_in,
     )

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -65,6 +65,15 @@ def _passage(name: str, text: str) -> Passage:
         headings=("Facts",),
         metadata={"length": len(text), "tags": ["a", "b"]},
     )
+
+
+async def make_pipeline_over_a_table(chat: ChatModel | None = None) -> Pipeline:
+    """As `make_pipeline`, but `tides.md` is a table that also stands in `copy.csv`."""
+    pipeline = await make_pipeline(chat)
+    assert isinstance(pipeline.store, InMemoryStore)
+    (found,) = (point for point in pipeline.store.points.values() if point.passage.document_id == "tides.md")
+    await pipeline.store.upsert([replace(found, passage=replace(found.passage, rows=(2, 17), also_in=("copy.csv",)))])
+    return pipeline
 
 
 @asynccontextmanager

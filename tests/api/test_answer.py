@@ -8,7 +8,7 @@ import pytest
 
 from api.schemas import AnswerModel
 from rag.context.prompt import ABSTENTION
-from tests.api.conftest import SilentChat, anthropic_chat, make_pipeline, serving
+from tests.api.conftest import SilentChat, anthropic_chat, make_pipeline, make_pipeline_over_a_table, serving
 from tests.fakes import FakeChat
 from tests.wire import Gate, WireServer, anthropic_reply
 
@@ -36,6 +36,18 @@ async def test_explain_adds_every_ranking_and_the_documented_model_fits(client):
     answer = (await client.post("/v1/answer", json={**QUESTION, "explain": True})).json()
     assert list(answer["stages"]) == ["dense", "bm25", "fused"]
     assert AnswerModel.model_validate(answer, extra="forbid").model_dump(mode="json") == answer
+
+
+async def test_citations_and_sources_say_which_rows_they_are_of_and_where_else_they_stand():
+    async with serving(await make_pipeline_over_a_table(FakeChat(ANSWER))) as (client, _):
+        answer = (await client.post("/v1/answer", json=QUESTION)).json()
+    [citation] = answer["citations"]
+    source = answer["sources"][citation["marker"] - 1]
+    for place in (citation, source):
+        assert (place["document_id"], place["rows"], place["also_in"]) == ("tides.md", [2, 17], ["copy.csv"])
+    others = [place for place in answer["sources"] if place is not source]
+    assert [(place["rows"], place["also_in"]) for place in others] == [(None, [])] * len(others)
+    assert AnswerModel.model_validate(answer, extra="forbid").model_dump(mode="json", exclude_unset=True) == answer
 
 
 async def test_what_the_filter_leaves_nothing_of_is_answered_by_abstaining():

@@ -8,7 +8,7 @@ from api.rendering import search_to_json
 from api.schemas import SearchModel
 from rag.pipeline import SearchRequest
 from rag.settings import Settings
-from tests.api.conftest import make_pipeline, serving
+from tests.api.conftest import make_pipeline, make_pipeline_over_a_table, serving
 
 
 async def test_a_search_returns_what_the_pipeline_finds():
@@ -33,6 +33,15 @@ async def test_explain_adds_every_ranking_and_the_documented_model_fits(client: 
     assert list(found["stages"]) == ["dense", "bm25", "fused"]
     assert found["stages"]["bm25"][0]["document_id"] == "wine.md"
     assert SearchModel.model_validate(found, extra="forbid").model_dump(mode="json") == found
+
+
+async def test_a_candidate_says_which_rows_it_holds_and_where_else_it_stands():
+    async with serving(await make_pipeline_over_a_table()) as (client, _):
+        found = (await client.post("/v1/search", json={"query": "moon tides"})).json()
+    places = {c["document_id"]: (c["page"], c["rows"], c["also_in"]) for c in found["candidates"]}
+    assert places["tides.md"] == (None, [2, 17], ["copy.csv"])
+    assert places["wine.md"] == (None, None, [])
+    assert SearchModel.model_validate(found, extra="forbid").model_dump(mode="json", exclude_unset=True) == found
 
 
 async def test_a_filter_narrows_every_leg(client: httpx.AsyncClient):

@@ -1,5 +1,6 @@
 """One suite for every `PassageStore`: the fake that other tests rely on must be told apart from no real one."""
 
+import asyncio
 import os
 import random
 import subprocess
@@ -16,11 +17,12 @@ import pytest
 from rag.adapters.qdrant_bm25 import QdrantBm25
 from rag.adapters.qdrant_edge import QdrantEdgeStore
 from rag.adapters.qdrant_server import QdrantServerStore, connect
-from rag.errors import ConfigurationError, StoreBusyError, StoreError
+from rag.errors import StoreBusyError, StoreError
 from rag.filters import Comparison, Compound, Filter
-from rag.retrieval.store import CollectionSpec, IndexedPassage, PassageStore, Query, passage_id
-from rag.types import Metadata, Passage, Ranking
+from rag.retrieval.store import CollectionSpec, Hidden, IndexedPassage, PassageStore, Query, passage_id
+from rag.types import Metadata, Passage, Ranking, SparseVector
 from tests.fake_store import InMemoryStore
+from tests.wire import Reply, WireServer
 
 pytestmark = pytest.mark.filterwarnings(
     # qdrant-client's in-memory mode says so at every creation; indexes matter to a server's speed only.
@@ -109,6 +111,8 @@ def passage(
     source: str = "manual",
     page: int | None = None,
     metadata: Metadata | None = None,
+    rows: tuple[int, int] | None = None,
+    also_in: tuple[str, ...] = (),
 ) -> Passage:
     return Passage(
         id=passage_id(tenant, name, version, ordinal),
@@ -124,6 +128,8 @@ def passage(
         headings=("One", "Zwei — 二"),
         page=page,
         metadata=metadata or {},
+        rows=rows,
+        also_in=also_in,
     )
 
 
@@ -197,6 +203,8 @@ async def test_what_is_written_is_read_as_it_was(store):
             },
         ),
         passage("empty", ""),
+        passage("table", "name: Ada", rows=(2, 17)),
+        passage("original", also_in=("copy-a", "copy-b")),
     ]
     await store.upsert(indexed(written))
     found = await store.fetch("acme", [each.id for each in written])
@@ -431,6 +439,178 @@ async def test_deleting_nothing_is_no_error(store):
     assert await store.count("acme") == 1
 
 
+async def test_a_filter_on_any_document_that_shares_a_passage_finds_it(store):
+    shared = passage("original", "moon", also_in=("copy-a", "copy-b"))
+    await store.upsert(indexed([shared, passage("alone", "moon tide")]))
+    for name in ("original", "copy-a", "copy-b"):
+        for filter_ in (Comparison("eq", "document_id", name), Comparison("in", "document_id", (name, "absent"))):
+            found = await store.search(asked(filter_=filter_))
+            # A candidate is called by the passage's own document, whichever was asked for.
+            assert {leg: names(ranking) for leg, ranking in found.items()} == {
+                "dense": ["original"],
+                "bm25": ["original"],
+            }
+            assert await store.count("acme", filter_) == 1
+        others = Comparison("ne", "document_id", name)
+        assert names((await store.search(asked(filter_=others)))["dense"]) == ["alone"]
+
+
+async def test_what_is_hidden_is_in_neither_leg_and_can_still_be_read(store):
+    old, new = passage("doc", version="old"), passage("doc", version="new")
+    await store.upsert(indexed([old, new, passage("other", version="same")]))
+    await store.hide("acme", "manual", {"old"})
+    for ranking in (await store.search(asked())).values():
+        assert {candidate.passage_id for candidate in ranking} >= {new.id}
+        assert old.id not in {candidate.passage_id for candidate in ranking}
+        assert len(ranking) == 2
+    assert await store.count("acme") == 3
+    assert await store.fetch("acme", [old.id]) == {old.id: old}
+    assert [item.passage for item in await store.retrieve("acme", [old.id])] == [old]
+
+
+async def test_hidden_passages_take_no_place_among_the_best(store):
+    await store.upsert(indexed([passage(f"doc-{n}", version=f"v{n}") for n in range(12)]))
+    best = (await store.search(asked(retrieve_k=10)))["dense"]
+    await store.hide("acme", "manual", {f"v{candidate.document_id[4:]}" for candidate in best})
+    left = await store.search(asked(retrieve_k=10))
+    gone = {candidate.document_id for candidate in best}
+    for ranking in left.values():
+        assert names(ranking) == sorted({f"doc-{n}" for n in range(12)} - gone)
+
+
+async def test_hiding_holds_together_with_a_filter(store):
+    await store.upsert(indexed([passage("doc", version="old", page=1), passage("doc", version="new", page=1)]))
+    await store.hide("acme", "manual", {"old"})
+    either = Compound("or", (Comparison("eq", "page", 1), Comparison("eq", "version", "old")))
+    for ranking in (await store.search(asked(filter_=either))).values():
+        assert [candidate.passage_id for candidate in ranking] == [passage("doc", version="new").id]
+
+
+async def test_every_change_of_what_is_hidden_raises_the_epoch_by_one(store):
+    assert await store.hidden("acme", "manual") == Hidden(0, frozenset())
+    assert await store.hide("acme", "manual", {"a", "b"}) == 1
+    assert await store.hidden("acme", "manual") == Hidden(1, frozenset({"a", "b"}))
+    assert await store.hide("acme", "manual", ["b"]) == 2
+    assert await store.hidden("acme", "manual") == Hidden(2, frozenset({"b"}))
+    assert await store.hide("acme", "manual", ()) == 3
+    assert await store.hidden("acme", "manual") == Hidden(3, frozenset())
+
+
+async def test_each_source_of_each_tenant_hides_on_its_own(store):
+    ours, wiki, theirs = (
+        passage("ours", version="v-ours"),
+        passage("wiki", version="v-wiki", source="wiki"),
+        passage("theirs", version="v-ours", tenant="rival"),
+    )
+    await store.upsert(indexed([ours, wiki, theirs]))
+    await store.hide("acme", "manual", {"v-ours"})
+    assert names((await store.search(asked()))["bm25"]) == ["wiki"]
+    assert names((await store.search(asked(tenant="rival")))["bm25"]) == ["theirs"]
+    assert await store.hide("acme", "wiki", {"v-wiki"}) == 1
+    assert names((await store.search(asked()))["bm25"]) == []
+    assert await store.hide("acme", "manual", ()) == 2
+    assert names((await store.search(asked()))["bm25"]) == ["ours"]
+    assert await store.hidden("rival", "manual") == Hidden()
+    assert await store.hidden("acme", "wiki") == Hidden(1, frozenset({"v-wiki"}))
+
+
+async def test_showing_one_version_and_hiding_the_other_is_one_step(store):
+    """Two documents change together, forth and back: no search sees a mixture, both, or neither."""
+    versions = {"old": {"old-a", "old-b"}, "new": {"new-a", "new-b"}}
+    await store.upsert(
+        indexed([passage(version[-1], version=version) for pair in versions.values() for version in sorted(pair)])
+    )
+    version_of = {passage(v[-1], version=v).id: v for pair in versions.values() for v in pair}
+    await store.hide("acme", "manual", versions["new"])
+    flips = 10
+
+    async def flip() -> None:
+        for number in range(flips):
+            await store.hide("acme", "manual", versions["old" if number % 2 == 0 else "new"])
+            await asyncio.sleep(0)
+
+    flipping = asyncio.create_task(flip())
+    seen = []
+    while not flipping.done():
+        found = await store.search(asked())
+        seen.append([frozenset(version_of[c.passage_id] for c in ranking) for ranking in found.values()])
+        await asyncio.sleep(0)
+    await flipping
+    assert seen
+    for dense, bm25 in seen:
+        assert dense == bm25
+        assert dense in [frozenset(pair) for pair in versions.values()]
+    assert (await store.hidden("acme", "manual")).epoch == flips + 1
+
+
+async def test_what_is_hidden_outlives_the_process(lasting_place):
+    first = await lasting_place.create()
+    await first.upsert(indexed([passage("doc", version="old"), passage("doc", version="new")]))
+    await first.hide("acme", "manual", {"old"})
+    await first.hide("rival", "größe", ())
+    if lasting_place.kind == "edge":
+        await first.close()
+    second = await lasting_place.open()
+    assert await second.hidden("acme", "manual") == Hidden(1, frozenset({"old"}))
+    assert await second.hidden("rival", "größe") == Hidden(1)
+    for ranking in (await second.search(asked())).values():
+        assert [candidate.passage_id for candidate in ranking] == [passage("doc", version="new").id]
+    assert await second.hide("acme", "manual", ()) == 2
+    await second.close()
+
+
+async def test_passages_are_retrieved_with_their_vectors_in_the_order_of_the_ids(store):
+    items = indexed([*library(9), passage("theirs", tenant="rival")])
+    await store.upsert(items)
+    wanted = [item for item in reversed(items) if item.passage.tenant == "acme"]
+    ids = [item.passage.id for item in reversed(items)]
+    found = await store.retrieve("acme", [ABSENT_ID, *ids])
+    assert [item.passage for item in found] == [item.passage for item in wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dense.dtype == np.float32
+        assert ours.dense == pytest.approx(theirs.dense, abs=1e-6)
+        assert weights(ours.lexical) == pytest.approx(weights(theirs.lexical), rel=1e-6)
+    assert list(await store.retrieve("acme", [])) == []
+
+
+def weights(vector: SparseVector) -> dict[int, float]:
+    return dict(zip(vector.indices, vector.values, strict=True))
+
+
+async def test_versions_of_a_source_are_counted_hidden_or_not(store):
+    await store.upsert(
+        indexed(
+            [
+                *(passage("a", version="one", ordinal=n) for n in range(3)),
+                passage("b", version="two"),
+                passage("c", version="three", source="wiki"),
+                passage("d", version="four", tenant="rival"),
+            ]
+        )
+    )
+    await store.hide("acme", "manual", {"two", "absent"})
+    assert dict(await store.versions("acme", "manual")) == {"one": 3, "two": 1}
+    assert dict(await store.versions("acme", "wiki")) == {"three": 1}
+    assert dict(await store.versions("acme", "absent")) == {}
+    await store.delete("acme", Comparison("in", "version", ("two",)))
+    assert dict(await store.versions("acme", "manual")) == {"one": 3}
+
+
+async def test_the_first_passage_of_a_version_is_that_of_ordinal_0(store):
+    first = passage("a", version="one", ordinal=0)
+    await store.upsert(
+        indexed(
+            [passage("a", version="one", ordinal=n) for n in (2, 1)] + [first, passage("b", version="late", ordinal=1)]
+        )
+    )
+    assert await store.first_passage("acme", "one") == first
+    assert await store.first_passage("acme", "late") is None
+    assert await store.first_passage("acme", "absent") is None
+    assert await store.first_passage("rival", "one") is None
+    await store.hide("acme", "manual", {"one"})
+    assert await store.first_passage("acme", "one") == first
+
+
 async def test_optimizing_changes_no_result(store):
     await store.optimize()
     items = indexed(library())
@@ -471,7 +651,7 @@ async def test_a_collection_remembers_how_it_was_built(lasting_place):
 
 
 async def test_what_does_not_exist_cannot_be_opened(lasting_place):
-    with pytest.raises(ConfigurationError, match=r"nothing is ingested yet: no collection .* Run: rag ingest PATH"):
+    with pytest.raises(StoreError, match=r"there is no collection .*restore it.*, or ingest anew"):
         await lasting_place.open()
 
 
@@ -526,6 +706,10 @@ async def test_an_edge_folder_in_use_is_refused_with_the_remedy(tmp_path):
     assert refused.startswith(f"{StoreBusyError.__name__}: {folder} is in use by another process")
     assert "`rag serve` or `rag ingest`" in refused
     assert "set store.url to a Qdrant server" in refused
+    # The engine would touch the files before it noticed their owner, whose next flush then failed.
+    await owner.upsert(indexed(library()))
+    await owner.optimize()
+    assert await owner.count("rival") == 12
     await owner.close()
     assert _open_in_another_process(folder) == "opened"
 
@@ -581,3 +765,85 @@ async def test_a_server_that_is_not_there_is_named_as_the_cause(prefer_grpc):
     with pytest.raises(StoreError, match=r"the Qdrant server cannot be reached; check store\.url"):
         await QdrantServerStore.open(client, "passages")
     await client.close()
+
+
+@pytest.fixture(params=["local", "server"])
+async def served_place(request, tmp_path):
+    """Where what is hidden stands in points beside the passages."""
+    async for each in places(request.param, tmp_path):
+        yield each
+
+
+async def test_the_points_that_say_what_is_hidden_are_no_passages(served_place):
+    store = await served_place.create()
+    for tenant, source in (("acme", "manual"), ("acme", "wiki"), ("rival", "manual")):
+        await store.hide(tenant, source, {"v9"})
+    for tenant in ("acme", "rival"):
+        assert await store.count(tenant) == 0
+        assert await store.count(tenant, Comparison("nin", "version", ("v1",))) == 0
+        assert await store.search(asked(tenant=tenant)) == {"dense": (), "bm25": ()}
+        assert await store.versions(tenant, "manual") == {}
+    await store.upsert(indexed([passage("doc")]))
+    assert await store.count("acme") == 1
+    await store.delete("acme", Comparison("ne", "document_id", "absent"))
+    assert await store.hidden("acme", "manual") == Hidden(1, frozenset({"v9"}))
+    await store.close()
+
+
+async def test_more_sources_than_one_answer_holds_hide_all_the_same(served_place, monkeypatch):
+    store = await served_place.create()
+    scroll = served_place.client.scroll
+    monkeypatch.setattr(served_place.client, "scroll", lambda *a, limit, **named: scroll(*a, limit=2, **named))
+    await store.upsert(indexed([passage("doc", version="old"), passage("doc", version="new")]))
+    for number in range(7):
+        await store.hide("acme", f"source-{number}", {f"v{number}", "old"} if number == 5 else {f"v{number}"})
+    for number in range(7):
+        assert f"v{number}" in (await store.hidden("acme", f"source-{number}")).versions
+    for ranking in (await store.search(asked())).values():
+        assert [candidate.passage_id for candidate in ranking] == [passage("doc", version="new").id]
+    await store.close()
+
+
+def _slow_down(seconds: str) -> Reply:
+    return Reply((b"{}",), status=429, headers={"Content-Type": "application/json", "Retry-After": seconds})
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """How long the store waited, in seconds; it does not really."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("rag.adapters.qdrant_server.asyncio.sleep", sleep)
+    return waited
+
+
+async def test_a_write_waits_as_long_as_the_server_asks_and_is_repeated(waits):
+    done = Reply((b'{"result": {"operation_id": 1, "status": "completed"}, "status": "ok", "time": 0}',))
+    with WireServer() as server:
+        server.script(_slow_down("7"), _slow_down("0"), done)
+        client = connect(server.url, api_key=None, prefer_grpc=False, timeout_s=5)
+        store = QdrantServerStore(client, "passages", SPEC)
+        await store.upsert(indexed([passage("one")]))
+        server.script(_slow_down("600"), done)
+        await store.delete("acme", Comparison("eq", "document_id", "one"))
+        await store.close()
+    assert waits == [7, 0.1, 30]
+    assert len({request.body for request in server.requests[:3]}) == 1
+    assert [request.path for request in server.requests] == [
+        *["/collections/passages/points?wait=true"] * 3,
+        *["/collections/passages/points/delete?wait=true"] * 2,
+    ]
+
+
+async def test_a_server_that_never_takes_a_write_is_given_up(waits):
+    with WireServer() as server:
+        server.always(_slow_down("20"))
+        client = connect(server.url, api_key=None, prefer_grpc=False, timeout_s=5)
+        store = QdrantServerStore(client, "passages", SPEC)
+        with pytest.raises(StoreError, match="asks to slow down"):
+            await store.upsert(indexed([passage("one")]))
+        await store.close()
+    assert sum(waits) == 300

@@ -53,6 +53,10 @@ def test_a_title_cannot_break_out_of_its_header():
     assert re.fullmatch(r'<source n="1" title="[^"]*" page="3">', header)
 
 
+def test_without_sources_a_model_is_sent_the_question_as_it_is():
+    assert render_question(Prompt("", (), "Write this.\n", "v")) == "Write this.\n"
+
+
 def test_the_question_comes_last():
     prompt = build_prompt("How long?\nReally?", [SOURCE])
     assert render_question(prompt) == f"{render_sources([SOURCE])}\n\nQuestion: How long?\nReally?"

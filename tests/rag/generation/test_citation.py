@@ -1,6 +1,6 @@
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -81,8 +81,8 @@ MIXED = [
 ]
 
 
-def parsed(pieces: Iterable[str]) -> tuple[str, list[Citation]]:
-    parser = CitationParser(SOURCES)
+def parsed(pieces: Iterable[str], sources: Sequence[Source] = SOURCES) -> tuple[str, list[Citation]]:
+    parser = CitationParser(sources)
     events = [event for piece in pieces for event in parser.feed(piece)] + list(parser.finish())
     texts = [event.text for event in events if isinstance(event, AnswerText)]
     assert "" not in texts
@@ -183,6 +183,15 @@ def test_a_citation_says_where_the_quote_and_the_marker_stand():
             answer_end=20,
         ),
     ]
+
+
+def test_a_citation_names_the_rows_that_its_quote_begins_in_and_every_document_that_holds_it():
+    second = MOON.start + MOON.text.index("Then she")
+    table = replace(MOON, row_spans=((900, (2, 9)), (second, (10, 17))), also_in=("copy.csv",))
+    raw = '[1: "moon causes"] [1: "Then she said "no""] [1: "absent"] [2: "Wine"] [9]'
+    _, citations = parsed([raw], sources=(table, WINE))
+    assert [citation.rows for citation in citations] == [(2, 9), (10, 17), (2, 9), None, None]
+    assert [citation.also_in for citation in citations] == [("copy.csv",)] * 3 + [(), ()]
 
 
 def test_a_number_that_was_not_shown_is_a_citation_of_nothing():

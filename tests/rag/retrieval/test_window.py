@@ -175,6 +175,23 @@ async def test_a_source_carries_what_its_passage_says_of_its_place():
     )
 
 
+async def test_a_source_knows_the_rows_of_each_of_its_offsets_and_where_else_it_stands():
+    text = "".join(f"name: Ada {number}\n" for number in range(2, 20))
+    starts = tuple((offset, row) for row, offset in enumerate(range(0, 11 * 8, 11), start=2))
+    doc = replace(document(text), row_starts=starts, also_in=("copy.csv",))
+    store = InMemoryStore()
+    passages = make_passages(doc, tenant="acme", spans=[(0, 22), (22, 66), (66, len(text))])
+    nothing = np.zeros(1, dtype=np.float32), SparseVector((), ())
+    await store.upsert([IndexedPassage(passage, *nothing) for passage in passages])
+    (source,) = await expanded(store, [passages[1]], window_sentences=9)
+    assert source.also_in == ("copy.csv",)
+    assert source.start == 0
+    assert [source.rows_at(offset) for offset in (0, 21, 22, 65, 66)] == [p.rows for p in passages for _ in "ab"][:5]
+    assert [passage.rows for passage in passages[:2]] == [(2, 3), (4, 7)]
+    (bare,) = await expanded(store, await stored(store, document(name="prose")), window_sentences=99)
+    assert (bare.rows_at(0), bare.also_in) == (None, ())
+
+
 async def test_neighbours_of_another_version_document_or_tenant_are_never_mixed_in():
     store = InMemoryStore()
     ours = document(numbered_sentences(9))
