@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from evals.datasets import Dataset, corpus_hash
-from ingest.discover import FoundFile, discover
-from ingest.pipeline import PIPELINE_VERSION, Progress, Report
-from ingest.run import open_ingestion
+from ingest.discover import discover
+from ingest.items import FileItem
+from ingest.prepare import PIPELINE_VERSION
+from ingest.report import Progress, Report
+from ingest.run import open_ingestion, open_manifest
 from rag.bootstrap import Notify, build_chat, build_embedder, build_pipeline, chunker_identity, open_collection
 from rag.errors import UsageError
 from rag.pipeline import Pipeline
@@ -41,16 +43,20 @@ async def open_indexed(
     """
     if corpus is None and not dataset.documents:
         raise UsageError(f"the dataset {dataset.name!r} has no corpus.jsonl; name its documents with --corpus FOLDER")
-    files = discover([corpus], None).files if corpus is not None else ()
+    found = discover([corpus], None) if corpus is not None else None
+    files = found.files if found is not None else ()
     scratch = scratch_settings(settings, corpus_hash(dataset) if corpus is None else _files_hash(files))
     report = None
     embedder = build_embedder(settings, notify)
     if not _was_completed(scratch):
-        async with open_ingestion(scratch, embedder, on_progress=on_progress) as ingestion:
-            if corpus is None:
-                report = await ingestion.run_documents(documents_of_dataset(dataset))
-            else:
-                report = await ingestion.run(files)
+        with open_manifest(scratch) as manifest:
+            async with open_ingestion(scratch, manifest, embedder, on_progress=on_progress) as ingestion:
+                if corpus is None:
+                    report = await ingestion.run_documents(documents_of_dataset(dataset))
+                else:
+                    report = await ingestion.run(files, total=len(files))
+                    report.failed.extend(found.failures if found is not None else ())
+                await ingestion.finish()
         # Written last, and not over failed files: what was interrupted or failed is done again by the next call.
         if not report.failed:
             _record_completion(scratch, report)
@@ -70,11 +76,11 @@ def scratch_settings(settings: Settings, content: str) -> Settings:
     return settings.model_copy(update={"data": data, "store": Store()})
 
 
-def _files_hash(files: Sequence[FoundFile]) -> str:
+def _files_hash(files: Sequence[FileItem]) -> str:
     """Of names and contents."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.document_id}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.item_id}\0".encode("utf-8", "surrogateescape"))
         with suppress(OSError):  # ingestion names what cannot be read
             digest.update(hashlib.sha256(file.path.read_bytes()).digest())
     return digest.hexdigest()

@@ -1,290 +1,225 @@
-"""The write path: load -> chunk -> embed (dense + lexical) -> write -> record.
+"""The write path: prepare (read, parse, divide) -> embed -> write, as three tasks with bounded queues between them.
 
-Per document the order is: note that it is begun, write the new version's passages, delete those of any other version,
-record the content hash last. What a run that dies in between began is repeated by the next one: ids depend on content
-only, so nothing is doubled, and passages of a version that was never finished do not stay.
+Items are prepared in processes of their own while the encoder works on earlier ones and the store takes those before.
+Each batch of documents is one `Change`; whatever ends the run between two of its steps, the next run continues.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from ingest.chunking.passages import embedding_text, make_passages
-from ingest.discover import FoundFile
-from ingest.load.detect import extract
-from ingest.manifest import Manifest, ManifestEntry
-from rag.errors import DocumentError
-from rag.filters import Comparison, Compound
+from ingest.arrivals import Arrival, Arrivals, Prepare, documents_arrive, items_arrive, settle_source
+from ingest.change import SLICE_PASSAGES, Batch, Change, EmbeddedPassages, OpenCollection
+from ingest.embed import Begin, Contextualiser, CreateCollection, EmbedStage, End, Steps
+from ingest.items import Item
+from ingest.manifest import Changes, Manifest
+from ingest.prepare import Preparation
+from ingest.report import Failure, Progress, Report
+from ingest.settle import sweep
+from ingest.state import RunState
+from rag.errors import StoreError
 from rag.retrieval.embedding import Embedder
-from rag.retrieval.lexical import LexicalEncoder
-from rag.retrieval.store import CollectionSpec, IndexedPassage, PassageStore
-from rag.types import Document, Passage
+from rag.types import Document
 
-PIPELINE_VERSION = "1"
-"""Part of every content hash: raised when loading changes, so that unchanged files are read anew."""
-
-MAX_FILE_BYTES = 200_000_000
-_BATCH_PASSAGES = 512
-"""How many passages are embedded and written at once: a second or two of work, after which a run can be stopped."""
-
-_SAMPLE_PASSAGES = 2048
-"""How many passages are gathered before a collection is made: their mean length normalises its BM25."""
-
-Chunk = Callable[[Document], Sequence[tuple[int, int]]]
-
-
-class OpenCollection(Protocol):
-    """An open collection: where passages go, and the lexical encoder that fits it."""
-
-    @property
-    def store(self) -> PassageStore:
-        """Where passages are written."""
-        ...
-
-    @property
-    def spec(self) -> CollectionSpec:
-        """What it was built with."""
-        ...
-
-    @property
-    def lexical(self) -> LexicalEncoder:
-        """Weighs terms with the collection's own average length."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A file that could not be ingested, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: documents dealt with, of how many, and passages written so far."""
-
-    documents: int
-    total: int
-    passages: int
-
-
-@dataclass
-class Report:
-    """What a run did; counts of documents, and of passages written."""
-
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    deleted: int = 0
-    failed: list[Failure] = field(default_factory=list)
-    passages: int = 0
-    seconds: float = 0.0
-    encoder_seconds: float = 0.0
-
-    @property
-    def documents(self) -> int:
-        """How many documents are dealt with."""
-        return self.added + self.updated + self.unchanged + len(self.failed)
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedDocument:
-    """A document as passages, with what the manifest will say of it.
-
-    Attributes:
-        replaces: An older version is in the collection.
-        unfinished: A run that died may have left passages of another version.
-    """
-
-    entry: ManifestEntry
-    passages: list[Passage]
-    replaces: bool
-    unfinished: bool
+_BATCH_ITEMS = 512
 
 
 @dataclass
 class Ingestion:
-    """One run of the write path.
+    """One run of the write path into one generation of a collection.
 
     Args:
-        collection: None when there is none yet; then `create` makes it from the first batch of passages.
-        chunk_identity: How `chunk` is configured; part of the content hash.
+        prepare: Reads, parses and divides an item, in another process as a rule.
+        ahead: How many items are prepared at once or wait for the encoder.
+        collection: None when there is none yet; then `create` makes it.
+        on_progress: Called often; must return at once.
+        contextualiser: None leaves passages to their own words.
     """
 
     tenant: str
     embedder: Embedder
-    chunk: Chunk
-    chunk_identity: str
+    preparation: Preparation
+    prepare: Prepare
+    ahead: int
     manifest: Manifest
     collection: OpenCollection | None
-    create: Callable[[Sequence[str]], Awaitable[OpenCollection]]
+    create: CreateCollection
     on_progress: Callable[[Progress], None] = lambda _: None
+    contextualiser: Contextualiser | None = None
 
-    async def run(self, files: Sequence[FoundFile]) -> Report:
-        """Ingest files; one that fails is named in the report and stops nothing."""
-        report = Report()
-        async with self._measured(report):
-            await self._write_all(self._prepare_all(files, report), report, total=len(files))
-        return report
+    def __post_init__(self) -> None:
+        self.state = RunState(self.tenant, self.manifest, self.collection, self.on_progress)
+        self._stage = EmbedStage(self.state, self.embedder, self.preparation.chunking, self.create, self.contextualiser)
+
+    @property
+    def report(self) -> Report:
+        """What was done so far."""
+        return self.state.report
+
+    def stop(self) -> None:
+        """Finish what is being written and end; another run continues."""
+        self.state.stopped.set()
+
+    async def run(self, items: Iterable[Item] | AsyncIterator[Item], *, total: int | None = None) -> Report:
+        """Add and update; an item that fails is named in the report and stops nothing.
+
+        Args:
+            total: How many items there are, where that is known.
+        """
+        self.state.total = total
+        arrivals: Arrivals = asyncio.Queue(maxsize=self.ahead)
+        first = items_arrive(self.state, items, self.preparation, self.prepare, arrivals, ahead=self.ahead)
+        return await self._run(arrivals, first)
 
     async def run_documents(self, documents: Sequence[Document]) -> Report:
-        """Ingest documents that are text already."""
-        report = Report()
-        async with self._measured(report):
-            prepared = (
-                self._prepare_document(document, path="", content_hash=document.version) for document in documents
+        """Add and update documents that are text already, each under its own id whatever others say."""
+        self.state.total = len(documents)
+        return await self.run_arrivals(documents_arrive(self.state, documents, self.preparation))
+
+    async def run_arrivals(self, arriving: AsyncIterator[Arrival]) -> Report:
+        """Add and update documents that are prepared already."""
+        self.state.counts_documents = True
+        arrivals: Arrivals = asyncio.Queue(maxsize=_BATCH_ITEMS)
+
+        async def first() -> None:
+            async for arrival in arriving:
+                if self.state.stopping:
+                    break
+                await arrivals.put(arrival)
+            await arrivals.put(None)
+
+        return await self._run(arrivals, first())
+
+    async def remove(self, source: str, item_ids: Sequence[str]) -> Report:
+        """Delete items with their documents; one that is listed again is read anew."""
+        async with self._measured():
+            # What it finds lost is found again, and written, when the source is ingested the next time.
+            async for _ in settle_source(self.state, source, self.preparation):
+                break
+            for start in range(0, len(item_ids), _BATCH_ITEMS):
+                if self.state.stopping:
+                    break
+                await self._remove(source, item_ids[start : start + _BATCH_ITEMS])
+        return self.report
+
+    async def _remove(self, source: str, item_ids: Sequence[str]) -> None:
+        state = self.state
+        if state.collection is None:
+            state.manifest.record(state.generation, state.tenant, source, Changes(epoch=0, gone_items=item_ids))
+            return
+        gone = [
+            record.document_id
+            for item_id in item_ids
+            for record in state.manifest.documents_of_item(state.generation, state.tenant, source, item_id)
+        ]
+        change = self._change(Batch(source, gone=tuple(gone), gone_items=tuple(item_ids)))
+        await change.begin()
+        await self._show(change)
+
+    async def finish(self) -> None:
+        """Delete what stayed hidden, verify every source that was touched, and make searches fast.
+
+        Raises:
+            StoreError: The store does not hold what it should.
+        """
+        state = self.state
+        if state.collection is None:
+            return
+        if not state.stopping:
+            for source, leftover in list(state.leftover.items()):
+                await sweep(state.collection.store, state.manifest, state.tenant, source, leftover)
+                state.leftover[source] = frozenset()
+                self._report_lost(source)
+            state.manifest.forget_unused_contents()
+        await state.collection.store.optimize()
+
+    def _report_lost(self, source: str) -> None:
+        """What the store lost and nothing could bring back."""
+        self.report.failed += (
+            Failure(
+                record.document_id,
+                "the store lost it and its text is not kept; ingest its file again, or delete it: rag documents delete",
             )
-            await self._write_all(prepared, report, total=len(documents))
-        return report
+            for record in self.manifest.lost(self.state.generation, self.tenant, source)
+        )
+
+    async def _run(self, arrivals: Arrivals, first: Coroutine[Any, Any, None]) -> Report:
+        steps: Steps = asyncio.Queue(maxsize=2)
+        async with self._measured():
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(first)
+                    tasks.create_task(self._stage.run(arrivals, steps))
+                    tasks.create_task(self._write_all(steps))
+            except BaseExceptionGroup as errors:
+                raise _first(errors) from None
+        return self.report
+
+    async def _write_all(self, steps: Steps) -> None:
+        """The third task: one change after another, in order."""
+        change: Change | None = None
+        while (step := await steps.get()) is not None:
+            match step:
+                case Begin(batch):
+                    change = self._change(batch)
+                    await change.begin()
+                case EmbeddedPassages() if change is not None:
+                    self.state.report.passages += await change.write(step)
+                    self.state.tell()
+                case End() if change is not None:
+                    await self._finish(change)
+                    change = None
+
+    async def _finish(self, change: Change) -> None:
+        state, batch = self.state, change.batch
+        for content_hash in sorted(change.unwritten):
+            # It was stored, or on its way, when it was not embedded; a batch before this one removed it.
+            content = next(d.content for d in batch.documents if d.content.content_hash == content_hash)
+            passages = await self._stage.passages_again(content, batch.source)
+            for start in range(0, len(passages), SLICE_PASSAGES):
+                embedded = await self._stage.embed(passages[start : start + SLICE_PASSAGES])
+                state.report.passages += await change.write(embedded)
+        await self._show(change)
+        state.in_flight -= {(batch.source, document.content.content_hash) for document in batch.documents}
+        state.batch_done(batch)
+
+    async def _show(self, change: Change) -> None:
+        state, batch = self.state, change.batch
+        await change.finish()
+        state.leftover[batch.source] -= change.appearing
+        state.report.added += change.added
+        state.report.updated += change.updated
+        state.report.deleted += len(batch.gone)
+
+    def _change(self, batch: Batch) -> Change:
+        return Change(self._collection, self.manifest, self.tenant, batch, self.state.leftover[batch.source])
+
+    @property
+    def _collection(self) -> OpenCollection:
+        if self.state.collection is None:
+            raise StoreError("there is no collection yet")
+        return self.state.collection
 
     @asynccontextmanager
-    async def _measured(self, report: Report) -> AsyncIterator[None]:
+    async def _measured(self) -> AsyncIterator[None]:
         started = time.perf_counter()
-        yield
-        if self.collection is not None:
-            # Also when nothing was written: an earlier run may have been stopped before it came to this.
-            await self.collection.store.optimize()
-        report.seconds = time.perf_counter() - started
-
-    def _prepare_all(self, files: Sequence[FoundFile], report: Report) -> Iterator[PreparedDocument]:
-        taken: dict[str, Path] = {}
-        for file in files:
-            try:
-                _refuse_taken(file, str(taken.setdefault(file.document_id, file.path)))
-                prepared = self._prepare_file(file)
-            except DocumentError as error:
-                report.failed.append(Failure(_printable(file.path), str(error)))
-                continue
-            if prepared is None:
-                report.unchanged += 1
-            else:
-                yield prepared
-
-    def _prepare_file(self, file: FoundFile) -> PreparedDocument | None:
-        """The file's document, ready to be embedded; None when its content is in the collection already."""
-        _refuse_unreadable_name(file)
-        known = self.manifest.find(self.tenant, file.document_id)
-        if known and Path(known.path).exists():
-            _refuse_taken(file, known.path)
-        data = _read(file.path)
-        content_hash = self._content_hash(data)
-        is_whole = not self.manifest.is_unfinished(self.tenant, file.document_id)
-        if known and known.content_hash == content_hash and is_whole:
-            return None
-        extracted = extract(data, file.path.name)
-        document = Document(
-            id=file.document_id,
-            version=content_hash[:16],
-            source=file.source,
-            title=extracted.title or file.path.stem,
-            text=extracted.text,
-            headings=extracted.headings,
-            page_starts=extracted.page_starts,
-            metadata={**extracted.metadata, "media_type": extracted.media_type},
-        )
-        return self._prepare_document(document, path=str(file.path), content_hash=content_hash)
-
-    def _prepare_document(self, document: Document, *, path: str, content_hash: str) -> PreparedDocument:
-        passages = make_passages(document, tenant=self.tenant, spans=self.chunk(document))
-        entry = ManifestEntry(self.tenant, document.id, document.source, path, content_hash, len(passages))
-        return PreparedDocument(
-            entry,
-            passages,
-            replaces=self.manifest.find(self.tenant, document.id) is not None,
-            unfinished=self.manifest.is_unfinished(self.tenant, document.id),
-        )
-
-    def _content_hash(self, data: bytes) -> str:
-        prefix = f"{PIPELINE_VERSION}\0{self.chunk_identity}\0".encode()
-        return hashlib.sha256(prefix + data).hexdigest()
-
-    async def _write_all(self, prepared: Iterable[PreparedDocument], report: Report, *, total: int) -> None:
-        self.on_progress(Progress(0, total, 0))
-        batch: list[PreparedDocument] = []
-        waiting = 0
-        for document in prepared:
-            batch.append(document)
-            waiting += len(document.passages)
-            if waiting >= (_SAMPLE_PASSAGES if self.collection is None else _BATCH_PASSAGES):
-                await self._write(batch, report, total=total)
-                batch, waiting = [], 0
-        if batch:
-            await self._write(batch, report, total=total)
-        self.on_progress(Progress(report.documents, total, report.passages))
-
-    async def _write(self, batch: Sequence[PreparedDocument], report: Report, *, total: int) -> None:
-        passages = [passage for document in batch for passage in document.passages]
-        entries = [document.entry for document in batch]
-        for start in range(0, len(passages), _BATCH_PASSAGES):
-            await self._write_passages(passages[start : start + _BATCH_PASSAGES], entries, report, sample=passages)
-            self.on_progress(Progress(report.documents, total, report.passages))
-        if self.collection is not None:
-            for document in batch:
-                if document.replaces or document.unfinished or self.manifest.is_adopted:
-                    await self.collection.store.delete(self.tenant, _other_versions(document))
-        self.manifest.record(entries)
-        report.updated += sum(document.replaces for document in batch)
-        report.added += sum(not document.replaces for document in batch)
-
-    async def _write_passages(
-        self, passages: Sequence[Passage], entries: list[ManifestEntry], report: Report, *, sample: Sequence[Passage]
-    ) -> None:
-        texts = [embedding_text(passage) for passage in passages]
-        started = time.perf_counter()
-        vectors = await self.embedder.embed_passages(texts)
-        report.encoder_seconds += time.perf_counter() - started
-        if self.collection is None:
-            # Not before the first vectors are there: a model that fails must not leave a collection made for it.
-            self.collection = await self.create([embedding_text(passage) for passage in sample])
-            self.manifest.begin_collection(self.collection.spec.id, adopted=False)
-        self.manifest.begin(entries)
-        weights = self.collection.lexical.encode_passages(texts)
-        await self.collection.store.upsert(
-            [IndexedPassage(*parts) for parts in zip(passages, vectors, weights, strict=True)]
-        )
-        report.passages += len(passages)
+        self.state.tell()
+        try:
+            yield
+        finally:
+            self.report.seconds += time.perf_counter() - started
+            self.report.interrupted = self.state.stopping
+        self.state.tell()
 
 
-def _refuse_unreadable_name(file: FoundFile) -> None:
-    try:
-        file.document_id.encode()
-    except UnicodeEncodeError as error:
-        raise DocumentError("its name is not valid UTF-8; rename it") from error
-
-
-def _printable(path: Path) -> str:
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def _refuse_taken(file: FoundFile, owner: str) -> None:
-    if owner != str(file.path):
-        raise DocumentError(
-            f"its document id {file.document_id!r} belongs to {owner}; pass --source NAME to tell them apart"
-        )
-
-
-def _other_versions(document: PreparedDocument) -> Compound:
-    return Compound(
-        "and",
-        (
-            Comparison("eq", "document_id", document.entry.document_id),
-            Comparison("ne", "version", document.passages[0].version if document.passages else ""),
-        ),
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DocumentError(f"too large: {size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
-        return path.read_bytes()
-    except OSError as error:
-        raise DocumentError(f"cannot be read: {error.strerror or error}") from error
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong first; the tasks beside it were only cancelled."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -115,26 +115,24 @@ def test_ingest_reports_what_it_did_and_names_what_failed(ingested: Ingested):
     assert [Path(failure["path"]).name for failure in said["failed"]] == ["broken.md"]
     assert "binary" in said["failed"][0]["reason"]
     assert said["seconds"] > said["encoder_seconds"] > 0
-    assert said.keys() - {"failed", "seconds", "encoder_seconds"} == {
-        "added",
-        "updated",
-        "unchanged",
-        "deleted",
-        "passages",
+    assert (said["warnings"], said["embedded"], said["interrupted"]) == ([], 4, False)
+    assert said.keys() == {
+        *("added", "updated", "unchanged", "deleted", "failed", "warnings"),
+        *("passages", "embedded", "seconds", "encoder_seconds", "interrupted"),
     }
 
 
 def test_ingest_tells_its_progress_in_json_lines_on_standard_error(ingested: Ingested):
     events = [json.loads(line) for line in ingested.first.err.splitlines()]
     assert {event["event"] for event in events} == {"progress"}
-    assert events[0] == {"event": "progress", "documents": 0, "total": 5, "passages": 0}
-    assert events[-1] == {"event": "progress", "documents": 5, "total": 5, "passages": 4}
+    assert events[0] == {"event": "progress", "documents": 0, "total": 5, "passages": 0, "failed": 0}
+    assert events[-1] == {"event": "progress", "documents": 5, "total": 5, "passages": 4, "failed": 1}
 
 
 def test_a_second_ingest_finds_everything_unchanged(place: Path):
     again = rag(place, "ingest", *(f"docs/{name}" for name in ("tides.md", "wine.html")), "--source", "docs")
     assert again.status == 0
-    assert "0 added, 0 updated, 2 unchanged, 0 failed" in again.out
+    assert "0 added, 0 updated, 2 unchanged, 0 deleted, 0 failed" in again.out
 
 
 def test_search_finds_by_meaning_and_explains_itself(place: Path):
@@ -146,7 +144,7 @@ def test_search_finds_by_meaning_and_explains_itself(place: Path):
     best = said["candidates"][0]
     assert best.keys() == {
         *("rank", "score", "passage_id", "document_id", "title"),
-        *("headings", "page", "start", "end", "text", "metadata"),
+        *("headings", "page", "rows", "start", "end", "text", "metadata", "also_in"),
     }
     assert (best["rank"], best["document_id"], best["title"]) == (1, "docs/rules/backups.md", "Backups")
     assert best["metadata"] == {"year": 2024, "media_type": "text/markdown"}
@@ -296,7 +294,8 @@ def test_wrong_usage_is_one_line_for_people_and_one_object_for_programs(
 
 
 def test_a_store_that_another_process_holds_is_named(place: Path):
-    store = QdrantEdgeStore.open(place / ".rag" / "collections" / "embedded" / "passages")
+    collection = place / ".rag" / "collections" / "embedded" / "passages"
+    store = QdrantEdgeStore.open(collection / (collection / "live").read_text("utf-8"))
     try:
         asked = rag(place, "search", "tides", "--json")
     finally:
@@ -344,8 +343,9 @@ def test_an_interrupted_ingest_is_completed_by_the_next(tmp_path: Path, graphs: 
     out, err = running.communicate(timeout=30)
 
     assert running.returncode == 130
-    assert json.loads(out) == {"error": {"code": "interrupted", "message": "interrupted"}}
-    assert err == "rag: interrupted\n"
+    assert json.loads(out)["interrupted"] is True
+    notices = [event["message"] for event in map(json.loads, err.splitlines()) if event["event"] == "notice"]
+    assert notices == ["stopping after the batch in flight; once more ends at once"]
 
     completed = rag(tmp_path, "ingest", "docs", "--json")
     assert completed.status == 0
