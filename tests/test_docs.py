@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def type_in_words(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
-        return "list of secrets"
+        return "list of secrets" if SecretStr in plain_types(annotation) else "list of texts"
     kinds = set(plain_types(annotation))
     return next(words for kind, words in TYPES.items() if kind in kinds)
 
@@ -53,6 +54,8 @@ def default_in_words(field: FieldInfo) -> str:
         return "unset"
     if value == ():
         return "none"
+    if isinstance(value, tuple):
+        return f"`{json.dumps(value)}`"
     return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
 
 

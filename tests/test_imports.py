@@ -5,7 +5,8 @@ from pathlib import Path
 
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "openvino", "nncf", "tokenizers", "safetensors"),
-    *("qdrant_client", "qdrant_edge", "anthropic", "openai", "huggingface_hub", "pypdf", "fastapi", "uvicorn"),
+    *("qdrant_client", "qdrant_edge", "anthropic", "openai", "huggingface_hub", "fastapi", "uvicorn"),
+    *("pypdf", "pypdfium2", "selectolax", "lxml", "docx", "pptx", "openpyxl", "xlrd", "olefile", "tree_sitter"),
 }
 SCRIPT = """
 import json, sys

@@ -11,8 +11,9 @@ from rag.errors import CollectionMismatchError, StoreError
 from rag.filters import Filter
 from rag.types import Passage, Ranking, SparseVector, Vectors
 
-_NAMESPACE = UUID("5f1c2a54-6d0a-4a5e-9a43-0a4c7a0a3f10")
 T = TypeVar("T")
+
+_NAMESPACE = UUID("5f1c2a54-6d0a-4a5e-9a43-0a4c7a0a3f10")
 _MAX_SEARCHES = 100
 """Changes come some times a second, searches take milliseconds: more than two in a row are rare."""
 
