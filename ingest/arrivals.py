@@ -11,9 +11,9 @@ from typing import TypeAlias
 from ingest.change import NewDocument
 from ingest.chunking.strategies import needs_embedder
 from ingest.content import unpack
-from ingest.items import Item
+from ingest.items import Item, is_name
 from ingest.load.extracted import Extracted
-from ingest.manifest import ItemRecord
+from ingest.manifest import DocumentRecord, ItemRecord
 from ingest.plan import CONTENT_HASH_LENGTH, Group
 from ingest.prepare import Preparation, PreparedItem, prepare_content
 from ingest.report import Failure
@@ -63,7 +63,7 @@ async def items_arrive(
     if isinstance(items, Sequence):
         # Known before a source is settled: a document that only the store knows is then given to the item it is in.
         for item in items:
-            if _is_storable(item.item_id):
+            if is_name(item.item_id):
                 state.manifest.note_listed(item.source, item.item_id, item.location)
     async with asyncio.TaskGroup() as group:
         preparing = set[asyncio.Task[None]]()
@@ -75,7 +75,7 @@ async def items_arrive(
         canceller = asyncio.create_task(_cancel_when_stopped(state, preparing))
         try:
             async for item in _each(items):
-                async for lost in settle_source(state, item.source, preparation):
+                async for lost in lost_arrive(state, item.source, preparation):
                     await arrivals.put(lost)
                 await turn.acquire()
                 is_changed = not state.stopping and await _is_changed(state, item, preparation)
@@ -117,7 +117,7 @@ async def documents_arrive(
 ) -> AsyncIterator[Arrival]:
     """The documents that changed; none shares its content with another, since each is judged by its own id."""
     for document in documents:
-        async for lost in settle_source(state, document.source, preparation):
+        async for lost in lost_arrive(state, document.source, preparation):
             yield lost
         content = Extracted(
             text=document.text,
@@ -137,22 +137,27 @@ async def documents_arrive(
             yield Arrival(document.source, NewDocument(document.id, replace(prepared, content_hash=own_hash)))
 
 
-async def settle_source(state: RunState, source: str, preparation: Preparation) -> AsyncIterator[Arrival]:
-    """Once for each source: bring manifest and store in line, and give the documents that must be written again.
-
-    Those whose text is not kept are left out; they come with their items, if these are there.
-    """
+async def settle_source(state: RunState, source: str, preparation: Preparation) -> Sequence[DocumentRecord]:
+    """Once for each source: bring manifest and store in line, and say which documents must be written again."""
     if source in state.leftover:
-        return
+        return ()
     if state.collection is None:
         state.leftover[source] = frozenset()
-        return
+        return ()
     settled = await settle(state.collection.store, state.manifest, state.tenant, source)
     state.leftover[source] = settled.leftover
     if settled.leftover and needs_embedder(preparation.chunking):
         # Where vectors decide the spans, the same content need not be divided the same way again.
         await state.collection.store.delete(state.tenant, Comparison("in", "version", tuple(sorted(settled.leftover))))
-    for record in settled.lost:
+    return settled.lost
+
+
+async def lost_arrive(state: RunState, source: str, preparation: Preparation) -> AsyncIterator[Arrival]:
+    """Settle a source, and give the documents that must be written again.
+
+    Those whose text is not kept are left out; they come with their items, if these are there.
+    """
+    for record in await settle_source(state, source, preparation):
         packed = state.manifest.content(record.content_hash)
         if packed is not None:
             content = await asyncio.to_thread(prepare_content, record.document_id, unpack(packed), preparation.chunking)
@@ -199,7 +204,7 @@ def refuse_taken(state: RunState, item: Item) -> None:
     Raises:
         DocumentError: Saying what the id belongs to.
     """
-    if not _is_storable(item.item_id):
+    if not is_name(item.item_id):
         raise DocumentError("its name is not valid UTF-8; rename it")
     if not state.manifest.note_listed(item.source, item.item_id, item.location):
         raise DocumentError(
@@ -229,14 +234,6 @@ def _is_there(location: str) -> bool:
         return Path(location).exists()
     except OSError:
         return True  # as far as anybody can tell
-
-
-def _is_storable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 async def _arrive(state: RunState, item: Item, prepare: Prepare, arrivals: Arrivals) -> None:

@@ -89,7 +89,7 @@ def command_line() -> str:
 def _refuse_for_stream(
     source: str | None, *, dry_run: bool, include: list[str] | None, exclude: list[str] | None
 ) -> None:
-    from ingest.discover import is_name
+    from ingest.items import is_name
     from rag.errors import UsageError
 
     if source is None or not is_name(source):

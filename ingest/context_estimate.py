@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
 from itertools import islice
 
 from ingest.arrivals import unchanged_documents
-from ingest.chunking.strategies import chunk_documents
-from ingest.content import to_document
 from ingest.context_calls import plan_calls
 from ingest.context_costs import Estimate
 from ingest.contextual import call_sizes, context_key, limits_of, needs_context, writer_of
-from ingest.embed import Divided, passages_of
+from ingest.embed import Divided, divide
 from ingest.items import Item
 from ingest.kept_contexts import ContextKey, KeptContexts
 from ingest.manifest import Manifest
 from ingest.pipeline import Ingestion
-from ingest.plan import Group
 from ingest.prepare import PreparedContent, PreparedItem
 from rag.bootstrap import Notify, context_model
 from rag.errors import DocumentError
@@ -67,7 +63,8 @@ async def _changed(ingestion: Ingestion, items: Iterable[Item]) -> AsyncIterator
         for item, prepared in zip(some, await asyncio.gather(*(_prepared(ingestion, i) for i in some)), strict=True):
             for content in prepared.contents if prepared else ():
                 if not _is_stored(ingestion, content):
-                    yield await _divided(ingestion, content, item.source)
+                    chunking, embed = ingestion.preparation.chunking, ingestion.embedder.embed_passages
+                    yield await divide(content, item.source, ingestion.tenant, chunking, embed)
             if ingestion.state.stopping:
                 return
 
@@ -88,13 +85,3 @@ def _is_stored(ingestion: Ingestion, content: PreparedContent) -> bool:
     state = ingestion.state
     record = state.manifest.document(state.generation, state.tenant, content.document_id)
     return record is not None and bool(record.version) and record.content_hash == content.content_hash
-
-
-async def _divided(ingestion: Ingestion, content: PreparedContent, source: str) -> Divided:
-    group = Group(content.content_hash, (content.document_id,))
-    document = to_document(content.content, group, source)
-    if content.spans is None:
-        chunking, embedder = ingestion.preparation.chunking, ingestion.embedder
-        (spans,) = await chunk_documents([document], chunking, embedder.embed_passages)
-        content = replace(content, spans=spans)
-    return document, passages_of(content, group, source, ingestion.tenant)

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest.items import FileItem, printable
+from ingest.items import FileItem, is_name, printable
 from ingest.load.formats import PARSERS
 from ingest.report import Failure
 from rag.errors import UsageError
@@ -121,15 +121,6 @@ def discover(
         tuple(roots),
         tuple(unnameable.values()),
     )
-
-
-def is_name(text: str) -> bool:
-    """Whether the text can be part of an id: it is Unicode, which the names of files need not be."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _roots(paths: Sequence[Path], source: str | None) -> dict[Path, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from ingest.arrivals import Arrival, Arrivals
 from ingest.change import SLICE_PASSAGES, Batch, EmbeddedPassages, NewDocument, OpenCollection
 from ingest.chunking.passages import embedding_text, make_passages
-from ingest.chunking.strategies import chunk_documents
+from ingest.chunking.strategies import Embed, chunk_documents
 from ingest.content import to_document
 from ingest.plan import Group
 from ingest.prepare import PreparedContent
@@ -187,7 +187,7 @@ class EmbedStage:
             if (batch.source, content_hash) in state.in_flight or any(record.version for record in stored):
                 continue
             group = Group(content_hash, tuple(sorted(content.document_id for content in contents)))
-            divided.append(_divided(contents[0], group, batch.source, state.tenant))
+            divided.append(passages_of(contents[0], group, batch.source, state.tenant))
             state.in_flight.add((batch.source, content_hash))
         return await self._contextualised(divided, lambda: state.stopping)
 
@@ -197,8 +197,7 @@ class EmbedStage:
         Raises:
             StoreError: The run is to end.
         """
-        group = Group(content.content_hash, (content.document_id,))
-        divided = _divided(content, group, source, self.state.tenant)
+        divided = passages_of(content, _alone(content), source, self.state.tenant)
         passages = await self._contextualised([divided], lambda: False)
         if passages is None:
             raise StoreError(f"{content.document_id} was not written again; run it again")
@@ -272,14 +271,18 @@ def _items_of(arrivals: Sequence[Arrival]) -> set[str]:
     return changing | {arrival.closes.item_id for arrival in arrivals if arrival.closes is not None and arrival.gone}
 
 
-def passages_of(content: PreparedContent, group: Group, source: str, tenant: str) -> list[Passage]:
-    """A content's passages as a group of documents shares them."""
-    return _divided(content, group, source, tenant)[1]
-
-
-def _divided(content: PreparedContent, group: Group, source: str, tenant: str) -> Divided:
+def passages_of(content: PreparedContent, group: Group, source: str, tenant: str) -> Divided:
+    """A content that is divided already, as a group of documents shares it."""
     document = to_document(content.content, group, source)
     return document, make_passages(document, tenant=tenant, spans=content.spans or [])
+
+
+async def divide(content: PreparedContent, source: str, tenant: str, chunking: Chunking, embed: Embed) -> Divided:
+    """A content as if no other document shared it, divided now where that needs vectors."""
+    if content.spans is None:
+        (spans,) = await chunk_documents([to_document(content.content, _alone(content), source)], chunking, embed)
+        content = replace(content, spans=spans)
+    return passages_of(content, _alone(content), source, tenant)
 
 
 def _alone(content: PreparedContent) -> Group:

@@ -14,6 +14,15 @@ MAX_FILE_BYTES = 200_000_000
 """Of a file, and of a line of a stream without its end."""
 
 
+def is_name(text: str) -> bool:
+    """Whether the text can be part of an id: it is Unicode, which the names of files need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str | Path) -> str:
     """The text with escapes for what is no UTF-8 in it, as in names of files."""
     return str(text).encode("utf-8", "backslashreplace").decode()

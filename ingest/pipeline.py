@@ -99,8 +99,7 @@ class Ingestion:
         """Delete items with their documents; one that is listed again is read anew."""
         async with self._measured():
             # What it finds lost is found again, and written, when the source is ingested the next time.
-            async for _ in settle_source(self.state, source, self.preparation):
-                break
+            await settle_source(self.state, source, self.preparation)
             for start in range(0, len(item_ids), _BATCH_ITEMS):
                 if self.state.stopping:
                     break

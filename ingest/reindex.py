@@ -11,16 +11,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 
-from ingest.arrivals import Arrival, settle_source
+from ingest.arrivals import Arrival, lost_arrive
 from ingest.change import NewDocument
 from ingest.chunking.passages import embedding_text
-from ingest.chunking.strategies import chunk_documents
-from ingest.content import to_document, unpack
+from ingest.content import unpack
 from ingest.context_estimate import announce
 from ingest.contextual import open_context_writer
-from ingest.embed import SAMPLE_PASSAGES, Contextualiser, Divided, in_context, passages_of
+from ingest.embed import SAMPLE_PASSAGES, Contextualiser, Divided, divide, in_context
 from ingest.manifest import DocumentRecord, Manifest
-from ingest.plan import Group
 from ingest.prepare import Preparation, PreparedContent, prepare_content
 from ingest.report import Report
 from ingest.run import Observer, logged_run_of, open_ingestion, preparation_of
@@ -238,12 +236,7 @@ async def _divided(
     for tenant, source in manifest.sources(live):
         for record in manifest.documents(live, tenant, source):
             content = _prepared(record, manifest, preparation)
-            group = Group(content.content_hash, (record.document_id,))
-            document = to_document(content.content, group, source)
-            if content.spans is None:
-                (spans,) = await chunk_documents([document], settings.chunking, embedder.embed_passages)
-                content = replace(content, spans=spans)
-            yield document, passages_of(content, group, source, tenant)
+            yield await divide(content, source, tenant, settings.chunking, embedder.embed_passages)
 
 
 async def _build(
@@ -284,7 +277,7 @@ async def _arrivals(state: RunState, live: str, preparation: Preparation) -> Asy
     for tenant, source in sorted({*manifest.sources(live), *manifest.sources(state.generation)}):
         if tenant != state.tenant:
             continue
-        async for lost in settle_source(state, source, preparation):
+        async for lost in lost_arrive(state, source, preparation):
             yield lost
         wanted = list(manifest.documents(live, tenant, source))
         # Deleted since an interrupted run built them.

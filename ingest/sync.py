@@ -196,7 +196,6 @@ def _vanished(
     """By source, the items that are not listed; empty where that is not asked for."""
     if not pruning.wanted:
         return {}
-    _note_listed(manifest, found)
     vanished = {}
     for source in found.sources:
         gone = manifest.vanished(generation, settings.data.tenant, source)
@@ -216,9 +215,9 @@ async def _settled_vanished(
 ) -> dict[str, list[str]]:
     """As `_vanished`, also of what the store holds and the manifest has lost."""
     collection = ingestion.state.collection
+    # Noted first, since the listing tells which file a document was in.
+    _note_listed(manifest, found)
     if pruning.wanted and collection is not None:
-        # Noted first, since the listing tells which file a document was in.
-        _note_listed(manifest, found)
         for source in found.sources:
             await settle(collection.store, manifest, settings.data.tenant, source)
     return _vanished(ingestion.state.generation, settings, manifest, found, pruning)

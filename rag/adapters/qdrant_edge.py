@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag.adapters import qdrant_layout as layout
+from rag.adapters.durable_files import write_durably
+from rag.adapters.qdrant_edge_filter import edge_filter
 from rag.errors import StoreBusyError, StoreError
 from rag.filters import Comparison, Filter
 from rag.retrieval.store import CollectionSpec, Hidden, IndexedPassage, Query, search_at_one_moment
@@ -84,16 +86,16 @@ class QdrantEdgeStore:
         (folder / _HIDDEN_FILE).unlink(missing_ok=True)
         try:
             (folder / _SHARD_FOLDER).mkdir(parents=True)
-            lock = _locked(folder)
+        except OSError as error:
+            raise _translated(error, folder) from error
+        with _owned(folder) as lock:
             shard = edge.EdgeShard.create(str(folder / _SHARD_FOLDER), config)
             schemas: dict[str, Any] = dict.fromkeys(layout.KEYWORD_INDEXES, edge.KeywordIndexParams(memory=cold))
             schemas |= dict.fromkeys(layout.INTEGER_INDEXES, edge.PayloadSchemaType.Integer)
             for name, schema in schemas.items():
                 shard.update(edge.UpdateOperation.create_field_index(name, schema))
             write_durably(folder / _SPEC_FILE, json.dumps(layout.spec_to_json(spec), indent=2))
-        except Exception as error:
-            raise _translated(error, folder) from error
-        return cls(shard, spec, folder, lock)
+            return cls(shard, spec, folder, lock)
 
     @classmethod
     def open(cls, folder: Path) -> QdrantEdgeStore:
@@ -106,15 +108,8 @@ class QdrantEdgeStore:
         import qdrant_edge as edge
 
         spec = cls.read_spec(folder)
-        lock = _locked(folder)
-        try:
+        with _owned(folder) as lock:
             return cls(edge.EdgeShard.load(str(folder / _SHARD_FOLDER)), spec, folder, lock)
-        except StoreError:
-            lock.release()
-            raise
-        except Exception as error:
-            lock.release()
-            raise _translated(error, folder) from error
 
     @classmethod
     def read_spec(cls, folder: Path) -> CollectionSpec:
@@ -152,7 +147,7 @@ class QdrantEdgeStore:
             vectors[layout.DENSE] = query.dense.tolist()
         if query.lexical is not None:
             vectors[layout.BM25] = edge.SparseVector(list(query.lexical.indices), list(query.lexical.values))
-        condition = _edge_filter(layout.to_filter(query.tenant, query.filter, hidden=hidden))
+        condition = edge_filter(layout.to_filter(query.tenant, query.filter, hidden=hidden))
         requests = [
             edge.QueryRequest(
                 limit=query.retrieve_k,
@@ -198,14 +193,14 @@ class QdrantEdgeStore:
         """See `PassageWriter`."""
         import qdrant_edge as edge
 
-        condition = _edge_filter(layout.to_filter(tenant, filter))
+        condition = edge_filter(layout.to_filter(tenant, filter))
         await self._run(self._shard.update, edge.UpdateOperation.delete_points_by_filter(condition))
 
     async def count(self, tenant: str, filter: Filter | None = None) -> int:  # noqa: A002
         """See `PassageWriter`."""
         import qdrant_edge as edge
 
-        condition = _edge_filter(layout.to_filter(tenant, filter))
+        condition = edge_filter(layout.to_filter(tenant, filter))
         return int(await self._run(self._shard.count, edge.CountRequest(exact=True, filter=condition)))
 
     async def hide(self, tenant: str, source: str, versions: Collection[str]) -> int:
@@ -232,7 +227,7 @@ class QdrantEdgeStore:
         """See `PassageWriter`."""
         import qdrant_edge as edge
 
-        of_source = _edge_filter(layout.to_filter(tenant, Comparison("eq", "source", source)))
+        of_source = edge_filter(layout.to_filter(tenant, Comparison("eq", "source", source)))
         request = edge.FacetRequest("version", limit=_ALL, exact=True, filter=of_source)
         return {hit.value: hit.count for hit in (await self._run(self._shard.facet, request)).hits}
 
@@ -240,7 +235,7 @@ class QdrantEdgeStore:
         """See `PassageWriter`."""
         import qdrant_edge as edge
 
-        condition = _edge_filter(layout.to_first_passage_filter(tenant, version))
+        condition = edge_filter(layout.to_first_passage_filter(tenant, version))
         request = edge.ScrollRequest(limit=1, filter=condition, with_payload=True)
         points, _ = await self._run(self._shard.scroll, request)
         return layout.to_passage(points[0].id, points[0].payload) if points else None
@@ -275,32 +270,6 @@ def _return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def write_durably(file: Path, text: str) -> None:
-    """Replace a file in one step, so that also a loss of power leaves the old content or the new."""
-    unfinished = file.with_name(f"{file.name}.new")
-    with unfinished.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    unfinished.replace(file)
-    _sync_folder(file.parent)
-
-
-def delete_durably(file: Path) -> None:
-    """Delete a file so that it is gone also after a loss of power."""
-    file.unlink()
-    _sync_folder(file.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if hasattr(os, "O_DIRECTORY"):
-        opened = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
 
 
 def _read_hidden(file: Path) -> Mapping[str, Mapping[str, Hidden]]:
@@ -341,11 +310,15 @@ def _remove_leftover(shard: Path) -> None:
         shutil.rmtree(shard)
 
 
-def _locked(folder: Path) -> FileLock:
-    """The folder's lock, taken: the engine notices another owner only after it has touched the files of that one.
+@contextmanager
+def _owned(folder: Path) -> Iterator[FileLock]:
+    """The folder's lock, taken, and given back when what follows fails; the engine's errors are translated.
+
+    The engine itself notices another owner only after it has touched the files of that one.
 
     Raises:
         StoreBusyError: Another process has it, or another store of this one.
+        StoreError: What follows failed.
     """
     from filelock import FileLock, Timeout
 
@@ -354,7 +327,13 @@ def _locked(folder: Path) -> FileLock:
         lock.acquire()
     except Timeout as error:
         raise _busy(folder) from error
-    return lock
+    try:
+        yield lock
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, StoreError) or not isinstance(error, Exception):
+            raise
+        raise _translated(error, folder) from error
 
 
 def _busy(folder: Path | None) -> StoreBusyError:
@@ -373,26 +352,3 @@ def _translated(error: Exception, folder: Path | None) -> StoreError:
             f"the disk is full: {error}. Make room and run it again; nothing that was searchable is lost."
         )
     return StoreError(f"the embedded store failed: {error}")
-
-
-def _edge_filter(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a qdrant_edge.Filter
-    import qdrant_edge as edge
-
-    clauses: dict[str, Any] = {name: [_edge_condition(part) for part in parts] for name, parts in data.items()}
-    return edge.Filter(**clauses)
-
-
-def _edge_condition(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of qdrant_edge's conditions
-    import qdrant_edge as edge
-
-    if "key" not in data:
-        return _edge_filter(data)
-    if "range" in data:
-        return edge.FieldCondition(data["key"], range=edge.RangeFloat(**data["range"]))
-    match = data["match"]
-    if "any" in match:
-        return edge.FieldCondition(data["key"], match=edge.MatchAny(match["any"]))
-    value: Any = match["value"]
-    # The binding tries integers first, and a Python bool is one; numpy's is not.
-    value = np.bool_(value) if isinstance(value, bool) else value
-    return edge.FieldCondition(data["key"], match=edge.MatchValue(value))

@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag.adapters.qdrant_edge import QdrantEdgeStore, delete_durably, write_durably
+from rag.adapters.durable_files import delete_durably, write_durably
+from rag.adapters.qdrant_edge import QdrantEdgeStore
 from rag.errors import StoreError
 from rag.retrieval.store import CollectionSpec
 

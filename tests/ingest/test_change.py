@@ -87,7 +87,7 @@ class Desk:
         return Change(self.collection, self.manifest, TENANT, batch, leftover)
 
     async def embedded(self, content: PreparedContent) -> EmbeddedPassages:
-        passages = passages_of(content, Group(content.content_hash, (content.document_id,)), SOURCE, TENANT)
+        _, passages = passages_of(content, Group(content.content_hash, (content.document_id,)), SOURCE, TENANT)
         return EmbeddedPassages(passages, await self.embedder.embed_passages([embedding_text(p) for p in passages]))
 
     async def shown(self) -> dict[str, str]:
