@@ -17,7 +17,10 @@ class LexicalEncoder(Protocol):
         ...
 
     def encode_query(self, text: str) -> SparseVector:
-        """Each distinct term with weight 1; empty when the text has no indexable term."""
+        """Each distinct term with weight 1, a form derived from it with less, those in quotation marks with more.
+
+        Empty when the text has no indexable term.
+        """
         ...
 
     def encode_passages(self, texts: Sequence[str]) -> list[SparseVector]:
