@@ -28,36 +28,33 @@ def supports(config: Mapping[str, Any]) -> bool:
     )
 
 
-def build_encoder(config: Mapping[str, Any], weights: Weights) -> Any:  # noqa: ANN401 - an openvino.Model
+def build_encoder(config: Mapping[str, Any], weights: Weights, *, segments: bool = False) -> Any:  # noqa: ANN401 - an openvino.Model
     """The graph (input_ids, attention_mask), both int64 (batch, length) -> last hidden state (batch, length, hidden).
 
     Padding must be on the right.
 
     Args:
         config: The model's config.json.
-        weights: By name, with or without the family's prefix.
-
-    Raises:
-        KeyError: A weight is missing.
+        weights: By name, without the family's prefix.
+        segments: Whether the graph also takes token_type_ids, if its family tells segments apart, which BERT alone
+            does; else every token is of segment 0.
     """
     import openvino as ov
 
-    return ov.Model(*_Encoder(config, weights).build(), "encoder")
+    told_apart = segments and config["model_type"] == "bert" and config.get("type_vocab_size", 2) > 1
+    return ov.Model(*_Encoder(config, weights, segments=told_apart).build(), "encoder")
 
 
 class _Encoder:
     """The graph while it is written down."""
 
-    def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
+    def __init__(self, config: Mapping[str, Any], weights: Weights, *, segments: bool) -> None:
         from openvino import opset13
 
         self._op = opset13
         self._config = config
-        prefixes = ("bert.", "roberta.")
-        self._weights = {
-            next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name): value
-            for name, value in weights.items()
-        }
+        self._weights = weights
+        self._segments = segments
         self._heads = int(config["num_attention_heads"])
         self._hidden = int(config["hidden_size"])
 
@@ -65,28 +62,31 @@ class _Encoder:
         op = self._op
         ids = op.parameter([-1, -1], np.int64, name="input_ids")
         mask = op.parameter([-1, -1], np.int64, name="attention_mask")
-        for parameter in (ids, mask):
+        types = op.parameter([-1, -1], np.int64, name="token_type_ids")
+        for parameter in (ids, mask, types):
             parameter.output(0).set_names({parameter.friendly_name})
         bias = op.multiply(op.subtract(self._constant(1.0), op.convert(mask, "f32")), self._constant(_MASKED))
         bias = op.reshape(bias, self._shape(0, 1, 1, -1), special_zero=True)
-        state = self._embed(ids)
+        state = self._embed(ids, types if self._segments else None)
         for layer in range(int(self._config["num_hidden_layers"])):
             state = self._layer(state, bias, f"encoder.layer.{layer}.")
-        return [state], [ids, mask]
+        return [state], [ids, mask, types] if self._segments else [ids, mask]
 
-    def _embed(self, ids: Any) -> Any:  # noqa: ANN401 - graph nodes have no public type
+    def _embed(self, ids: Any, types: Any | None) -> Any:  # noqa: ANN401 - graph nodes have no public type
         op = self._op
         # RoBERTa counts positions from the padding id + 1; with padding on the right that is a fixed offset.
         first = 0 if self._config["model_type"] == "bert" else int(self._config.get("pad_token_id", 1)) + 1
-        # All tokens are of type 0, so that row is added to the positions once and for all.
-        positions = (
-            self._weights["embeddings.position_embeddings.weight"][first:]
-            + self._weights["embeddings.token_type_embeddings.weight"][0]
-        )
+        positions = self._weights["embeddings.position_embeddings.weight"][first:]
+        segments = self._weights["embeddings.token_type_embeddings.weight"]
+        if types is None:
+            positions = positions + segments[0]  # once and for all, since every token is of segment 0
         length = op.gather(op.shape_of(ids, "i64"), self._shape(1), op.constant(0))
         positions = op.slice(self._constant(positions), self._shape(0), length, self._shape(1), self._shape(0))
         words = self._constant(self._weights["embeddings.word_embeddings.weight"])
         embedded = op.add(op.gather(words, op.convert(ids, "i32"), op.constant(0)), positions)
+        if types is not None:
+            added = op.gather(self._constant(segments), op.convert(types, "i32"), op.constant(0))
+            embedded = op.add(embedded, added)
         return self._layer_norm(embedded, "embeddings.LayerNorm")
 
     def _layer(self, state: Any, bias: Any, prefix: str) -> Any:  # noqa: ANN401

@@ -34,18 +34,14 @@ class ModelFolder:
     """A model on disk.
 
     Attributes:
-        name: As configured; its last part decides about family prompts.
+        name: As configured.
         max_tokens: Longest input the model accepts, special tokens included.
-        pooling: How token vectors become one.
     """
 
     path: Path
     name: str
     config: dict[str, Any]
     max_tokens: int
-    pooling: Pooling
-    query_prompt: str
-    passage_prompt: str
 
     @cached_property
     def weights(self) -> Path:
@@ -64,16 +60,40 @@ class ModelFolder:
         return _file_sha256(self.weights)
 
 
-def read_model_folder(path: Path, name: str) -> ModelFolder:
+@dataclass(frozen=True)
+class EmbeddingFolder(ModelFolder):
+    """A model of sentence embeddings; the last part of its name decides about family prompts.
+
+    Attributes:
+        pooling: How token vectors become one.
+    """
+
+    pooling: Pooling
+    query_prompt: str
+    passage_prompt: str
+
+
+@dataclass(frozen=True)
+class ClassifierFolder(ModelFolder):
+    """A model with a classifier, of texts or of tokens.
+
+    Attributes:
+        labels: Their names, in the order of the logits.
+        activation: Dotted name of what sentence-transformers applies to the logits; None where the folder names none.
+    """
+
+    labels: tuple[str, ...]
+    activation: str | None
+
+
+def read_model_folder(path: Path, name: str) -> EmbeddingFolder:
     """Read the configuration files of a sentence-transformers (or plain transformers) folder.
 
     Raises:
         ModelNotFoundError: The folder is not a model.
         ConfigurationError: It needs a module or pooling that is not supported here.
     """
-    config = _read_json(path / "config.json")
-    if config is None or not (path / "tokenizer.json").is_file():
-        raise ModelNotFoundError(f"{path} is not a model folder: config.json or tokenizer.json is missing")
+    config = _read_config(path)
     modules = _read_json(path / "modules.json") or []
     for module in modules:
         if str(module["type"]).rsplit(".", 1)[-1] not in ("Transformer", "Pooling", "Normalize"):
@@ -82,7 +102,7 @@ def read_model_folder(path: Path, name: str) -> ModelFolder:
                 'set embedding.runtime = "torch"'
             )
     query_prompt, passage_prompt = read_prompts(path, name)
-    return ModelFolder(
+    return EmbeddingFolder(
         path=path,
         name=name,
         config=config,
@@ -91,6 +111,38 @@ def read_model_folder(path: Path, name: str) -> ModelFolder:
         query_prompt=query_prompt,
         passage_prompt=passage_prompt,
     )
+
+
+def read_classifier_folder(path: Path, name: str) -> ClassifierFolder:
+    """Read the configuration files of a cross-encoder, or of a classifier in transformers.
+
+    Raises:
+        ModelNotFoundError: The folder is not a model.
+        ConfigurationError: Its scores come from more than a transformer with a classifier.
+    """
+    config = _read_config(path)
+    for module in _read_json(path / "modules.json") or []:
+        if str(module["type"]).rsplit(".", 1)[-1] != "Transformer":
+            raise ConfigurationError(
+                f"{name} needs the module {module['type']}, which the graph runtime does not have; "
+                'set its runtime to "torch", or choose another model'
+            )
+    # As transformers counts where nothing is said: two.
+    count = int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
+    names = config.get("id2label") or {}
+    return ClassifierFolder(
+        path=path,
+        name=name,
+        config=config,
+        max_tokens=_max_tokens(path, config),
+        labels=tuple(str(names.get(str(number), f"LABEL_{number}")) for number in range(count)),
+        activation=_activation(path, config),
+    )
+
+
+def longest_input(path: Path) -> int:
+    """Tokens that the model in a folder reads at most, special ones included."""
+    return _max_tokens(path, _read_json(path / "config.json") or {})
 
 
 def weights_sha256(path: Path) -> str:
@@ -111,6 +163,22 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401 - a configuration file of a v
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelNotFoundError(f"{path} is damaged: {error}; pull the model again") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] | None = _read_json(path / "config.json")
+    if config is None or not (path / "tokenizer.json").is_file():
+        raise ModelNotFoundError(f"{path} is not a model folder: config.json or tokenizer.json is missing")
+    return config
+
+
+def _activation(path: Path, config: dict[str, Any]) -> str | None:
+    """In the order in which `CrossEncoder` of sentence-transformers 6 looks for it."""
+    has_modules = (path / "modules.json").is_file()
+    saved = (_read_json(path / "config_sentence_transformers.json") or {}).get("activation_fn") if has_modules else None
+    stated = config.get("sentence_transformers") or {}
+    name = saved or stated.get("activation_fn", config.get("sbert_ce_default_activation_function"))
+    return None if name is None else str(name)
 
 
 def _max_tokens(path: Path, config: dict[str, Any]) -> int:

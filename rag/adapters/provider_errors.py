@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import ModuleType
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from rag.errors import (
     ConfigurationError,
@@ -49,8 +49,10 @@ class Endpoint:
     Attributes:
         name: `provider:model`.
         base_url: As shown to people: without user name, password and query.
-        key_variable: The environment variable the key is read from.
+        key_variable: The environment variable, or setting, the key is read from.
         api_key: Removed from whatever the provider says.
+        section: Of the settings, where the times are set; None where they are not.
+        url_setting: The setting that the URL is read from.
     """
 
     name: str
@@ -59,13 +61,15 @@ class Endpoint:
     connect_timeout_s: float
     timeout_s: float
     api_key: str = field(repr=False)
+    section: str | None = "llm"
+    url_setting: str = "base_url"
 
     def __str__(self) -> str:
         return f"{self.name} at {self.base_url}"
 
 
-def require_http_url(base_url: str | None) -> None:
-    """Refuse a base URL that no request can be sent to; None is the provider's own.
+def require_http_url(base_url: str | None, setting: str = "base_url") -> None:
+    """Refuse a URL that no request can be sent to; None is the provider's own. `setting` is what it is read from.
 
     Raises:
         ConfigurationError: It is not an absolute http or https URL.
@@ -79,7 +83,7 @@ def require_http_url(base_url: str | None) -> None:
         usable = False
     if not usable:
         raise ConfigurationError(
-            f"base_url {base_url.rpartition('@')[2]!r} is no http or https URL; write it like https://host:port/v1"
+            f"{setting} {base_url.rpartition('@')[2]!r} is no http or https URL; write it like https://host:port/v1"
         )
 
 
@@ -101,21 +105,36 @@ def translated_errors(sdk: ModuleType, endpoint: Endpoint) -> Iterator[None]:
         ProviderError: One of its kinds.
         UsageError: The request's text is not Unicode.
     """
+    import httpx2
+
+    with translated_http_errors(endpoint):
+        try:
+            yield
+        except sdk.APIStatusError as error:
+            raise status_error(endpoint, error.status_code, error.response.headers, error.body) from error
+        except sdk.APITimeoutError as error:
+            raise _timeout_error(endpoint, connecting=isinstance(error.__cause__, httpx2.ConnectTimeout)) from error
+        except sdk.APIConnectionError as error:
+            raise _connection_error(endpoint, error.__cause__ or error) from error
+        except sdk.APIResponseValidationError as error:
+            raise malformed(endpoint, "is not the documented JSON") from error
+        except sdk.APIError as error:
+            raise status_error(endpoint, 200, {}, error.body) from error
+
+
+@contextmanager
+def translated_http_errors(endpoint: Endpoint) -> Iterator[None]:
+    """As `translated_errors`, for what httpx2 itself raises.
+
+    Raises:
+        ProviderError: One of its kinds.
+        UsageError: The request's text is not Unicode.
+    """
     import anyio
     import httpx2
 
     try:
         yield
-    except sdk.APIStatusError as error:
-        raise _status_error(endpoint, error.status_code, error.response.headers, error.body) from error
-    except sdk.APITimeoutError as error:
-        raise _timeout_error(endpoint, connecting=isinstance(error.__cause__, httpx2.ConnectTimeout)) from error
-    except sdk.APIConnectionError as error:
-        raise _connection_error(endpoint, error.__cause__ or error) from error
-    except sdk.APIResponseValidationError as error:
-        raise malformed(endpoint, "is not the documented JSON") from error
-    except sdk.APIError as error:
-        raise _status_error(endpoint, 200, {}, error.body) from error
     except TimeoutError as error:
         raise _timeout_error(endpoint, connecting=False) from error
     except httpx2.TimeoutException as error:
@@ -135,13 +154,13 @@ def malformed(endpoint: Endpoint, what: str) -> ProviderResponseError:
 
 def _timeout_error(endpoint: Endpoint, *, connecting: bool) -> ProviderTimeoutError:
     if connecting:
+        longer = f", or raise {endpoint.section}.connect_timeout_s" if endpoint.section else ""
         return ProviderTimeoutError(
-            f"{endpoint}: no connection within {endpoint.connect_timeout_s:g} s;"
-            " check the network and base_url, or raise llm.connect_timeout_s"
+            f"{endpoint}: no connection within {endpoint.connect_timeout_s:g} s; check the network and "
+            f"{endpoint.url_setting}{longer}"
         )
-    return ProviderTimeoutError(
-        f"{endpoint}: no complete answer within {endpoint.timeout_s:g} s; try again, or raise llm.timeout_s"
-    )
+    longer = f", or raise {endpoint.section}.timeout_s" if endpoint.section else ""
+    return ProviderTimeoutError(f"{endpoint}: no complete answer within {endpoint.timeout_s:g} s; try again{longer}")
 
 
 def _connection_error(endpoint: Endpoint, cause: BaseException) -> ProviderError:
@@ -150,12 +169,19 @@ def _connection_error(endpoint: Endpoint, cause: BaseException) -> ProviderError
     if isinstance(cause, (httpx2.ConnectError, httpx2.ProxyError, httpx2.UnsupportedProtocol)):
         detail = _clean(endpoint, str(cause)) or type(cause).__name__
         return ProviderError(
-            f"{endpoint}: cannot connect ({detail}); check base_url and that the server can be reached"
+            f"{endpoint}: cannot connect ({detail}); check {endpoint.url_setting} and that the server can be reached"
         )
     return malformed(endpoint, f"broke off: the connection was lost ({type(cause).__name__}); try again")
 
 
-def _status_error(endpoint: Endpoint, status: int, headers: Mapping[str, str], body: object) -> ProviderError:
+def status_error(endpoint: Endpoint, status: int, headers: Mapping[str, str], body: object) -> ProviderError:
+    """The error for an answer that is one by its status, or by an error inside a stream.
+
+    Args:
+        body: As JSON or text.
+    """
+    if 300 <= status < 400:
+        return _redirect_error(endpoint, status, headers)
     kind, detail = _kind_and_detail(body)
     if status < 400:
         status = _IN_STREAM_STATUS.get(kind, 500)
@@ -179,9 +205,22 @@ def _status_error(endpoint: Endpoint, status: int, headers: Mapping[str, str], b
     if status in {408, 504}:
         return ProviderTimeoutError(f"{endpoint} {said}{detail}; try again", retry_after_s=retry_after_s)
     if status == 404:
-        return ProviderError(f"{endpoint} {said}{detail}; check the model's name and base_url")
+        return ProviderError(f"{endpoint} {said}{detail}; check the model's name and {endpoint.url_setting}")
     remedy = "try again later" if status >= 500 else "the request cannot be served as it is"
     return ProviderError(f"{endpoint} {said}{detail}; {remedy}", retry_after_s=retry_after_s)
+
+
+def _redirect_error(endpoint: Endpoint, status: int, headers: Mapping[str, str]) -> ProviderError:
+    """Redirects are not followed: they would take the key along to wherever they lead."""
+    location = headers.get("location", "")
+    try:
+        target = shown_url(urljoin(endpoint.base_url, location)) if location else "no Location"
+    except ValueError:
+        target = "a Location that is no URL"
+    return ProviderError(
+        f"{endpoint} answered HTTP {status}, a redirect to {_clean(endpoint, target)}; "
+        f"set {endpoint.url_setting} to the address that answers itself"
+    )
 
 
 def _is_quota(detail: str) -> bool:

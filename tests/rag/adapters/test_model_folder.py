@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rag.adapters.graph_embedder import GraphEmbedder
-from rag.adapters.model_folder import read_model_folder
+from rag.adapters.model_folder import read_classifier_folder, read_model_folder
 from rag.adapters.model_locations import PACKAGED_SHA256, locate
 from rag.errors import ConfigurationError, ModelNotFoundError
 from rag.settings import PACKAGED_MODEL
@@ -187,3 +187,34 @@ def test_safetensors_are_taken_before_a_torch_file(folder: Path):
     assert read_model_folder(folder, "m").weights.name == "pytorch_model.bin"
     shutil.copy(folder / "pytorch_model.bin", folder / "model.safetensors")
     assert read_model_folder(folder, "m").weights.name == "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("stated", "labels"),
+    [
+        ({"id2label": {"0": "LABEL_0"}}, ("LABEL_0",)),
+        ({"id2label": {"0": "drop", "1": "keep"}}, ("drop", "keep")),
+        ({"num_labels": 1}, ("LABEL_0",)),
+        ({}, ("LABEL_0", "LABEL_1")),
+    ],
+)
+def test_the_labels_of_a_classifier_are_those_that_transformers_counts(
+    folder: Path, stated: dict[str, Any], labels: tuple[str, ...]
+):
+    from transformers import AutoConfig
+
+    write_json(folder / "config.json", {"model_type": "bert", "max_position_embeddings": 512, **stated})
+    assert read_classifier_folder(folder, "m").labels == labels
+    assert AutoConfig.from_pretrained(folder, local_files_only=True).num_labels == len(labels)
+
+
+def test_a_classifier_with_layers_of_its_own_is_refused_with_the_remedy(folder: Path):
+    with_modules(folder, "sentence_transformers.models.Transformer", "sentence_transformers.models.Dense")
+    with pytest.raises(ConfigurationError, match=r'm needs the module .*Dense.* set its runtime to "torch"'):
+        read_classifier_folder(folder, "m")
+
+
+def test_a_folder_without_a_tokenizer_is_no_classifier(folder: Path):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"config\.json or tokenizer\.json is missing"):
+        read_classifier_folder(folder, "m")
