@@ -39,8 +39,8 @@ def build_prompt(question: str, sources: Sequence[Source]) -> Prompt:
 
 
 def render_sources(sources: Sequence[Source]) -> str:
-    """The sources as a chat model reads them; their text is not changed in any way, so quotes can be exact."""
-    return "\n\n".join(f"{_header(source)}\n{source.text}\n</source>" for source in sources)
+    """The sources as a chat model reads them; what is shown of their text is not changed, so quotes can be exact."""
+    return "\n\n".join(f"{_header(source)}\n{source.shown}\n</source>" for source in sources)
 
 
 def _header(source: Source) -> str:

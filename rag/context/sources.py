@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rag.context.tokens import count_tokens
+from rag.tokens import count_tokens
 from rag.types import Source
 
 

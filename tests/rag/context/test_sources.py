@@ -1,7 +1,7 @@
 import pytest
 
 from rag.context.sources import fit_budget
-from rag.context.tokens import count_tokens
+from rag.tokens import count_tokens
 from rag.types import Source
 
 

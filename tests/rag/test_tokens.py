@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rag.context.tokens import count_tokens, token_spans
+from rag.tokens import count_tokens, token_spans
 
 
 @pytest.mark.parametrize(
