@@ -39,29 +39,41 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(eval_app, name="eval")
 app.add_typer(models_app, name="models")
 
+_SETTING_OF_TASK = {
+    "embedding": "embedding.model",
+    "reranking": "rerank.model",
+    "compression": 'compression.method = "llmlingua-2-graph" and compression.model',
+}
+
 Filters = Annotated[list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="May be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Rerank = Annotated[
+    Literal["auto", "on", "off"] | None,
+    typer.Option(help="Let a cross-encoder reorder the best; auto where that was measured to help."),
+]
 Explain = Annotated[bool, typer.Option(help="Show every stage's ranking and time.")]
 
 
 @app.command()
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="What to look for; words in quotation marks count more.")],
     k: Annotated[int | None, typer.Option(min=1, max=1000, help="How many candidates.")] = None,
     filter_: Filters = None,
     fusion: Annotated[
-        Literal["rrf", "convex"] | None, typer.Option(help="How the legs are joined; as configured if not given.")
+        Literal["rrf", "convex", "dbsf"] | None,
+        typer.Option(help="How the legs are joined; as tuned or configured if not given."),
     ] = None,
+    rerank: Rerank = None,
     explain: Explain = False,
     as_json: Json = False,
 ) -> None:
     """Find passages by meaning and by words."""
     from api import console
     from api.rendering import search_to_json
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     settings = load_settings()
-    request = _request(settings.data.tenant, query, k=k, filters=filter_, fusion=fusion)
+    request = _request(settings.data.tenant, query, k=k, filters=filter_, fusion=fusion, rerank=rerank)
     result = asyncio.run(_with_pipeline(settings, lambda pipeline: pipeline.search(request)))
     if as_json:
         _print_json(search_to_json(result, explain=explain))
@@ -73,6 +85,7 @@ def search(
 def ask(
     question: Annotated[str, typer.Argument(help="A question.")],
     filter_: Filters = None,
+    rerank: Rerank = None,
     stream: Annotated[bool, typer.Option(help="Print the answer as it is written.")] = True,
     explain: Explain = False,
     as_json: Json = False,
@@ -80,10 +93,10 @@ def ask(
     """Answer a question from the documents, with citations that are checked against them."""
     from api import console
     from api.rendering import answer_to_json
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     settings = load_settings()
-    request = _request(settings.data.tenant, question, filters=filter_)
+    request = _request(settings.data.tenant, question, filters=filter_, rerank=rerank)
     if as_json or not stream:
         answer = asyncio.run(_with_pipeline(settings, lambda pipeline: pipeline.answer(request)))
     else:
@@ -101,7 +114,7 @@ def serve(
 ) -> None:
     """Serve search and answers over HTTP."""
     from api.main import serve as run_server
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     run_server(load_settings(), host=host, port=port, notify=_notify)
 
@@ -111,7 +124,7 @@ def doctor(as_json: Json = False) -> None:
     """Say what is configured, what is present, and what each missing piece costs."""
     from api import console
     from api.doctor import examine
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     checks = asyncio.run(examine(load_settings()))
     if as_json:
@@ -126,8 +139,8 @@ def doctor(as_json: Json = False) -> None:
 def list_models(as_json: Json = False) -> None:
     """The models known by name, and which of them are on this machine."""
     from api import console
-    from rag.bootstrap import known_models
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
+    from rag.models import known_models
 
     models = known_models(load_settings())
     if as_json:
@@ -139,11 +152,14 @@ def list_models(as_json: Json = False) -> None:
 @models_app.command("pull")
 def pull_model(name: Annotated[str, typer.Argument(help="A name that `rag models list` shows.")]) -> None:
     """Download a model by name; the only command that downloads anything."""
-    from rag.bootstrap import pull_model as pull
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
+    from rag.models import known_models
+    from rag.models import pull_model as pull
 
-    folder = pull(load_settings(), name)
-    typer.echo(f"{name} is in {folder}. To use it for embeddings set embedding.model = {name!r}.")
+    settings = load_settings()
+    folder = pull(settings, name)
+    task = next(str(model["task"]) for model in known_models(settings) if model["name"] == name)
+    typer.echo(f"{name} is in {folder}. To use it for {task} set {_SETTING_OF_TASK[task]} = {name!r}.")
 
 
 def _request(
@@ -152,12 +168,14 @@ def _request(
     *,
     k: int | None = None,
     filters: list[str] | None,
-    fusion: Literal["rrf", "convex"] | None = None,
+    fusion: Literal["rrf", "convex", "dbsf"] | None = None,
+    rerank: Literal["auto", "on", "off"] | None,
 ) -> Any:  # noqa: ANN401 - a rag.pipeline.SearchRequest, which is not imported before it is needed
     from rag.filters import parse_short_filters
-    from rag.pipeline import SearchRequest
+    from rag.request import SearchRequest
 
-    return SearchRequest(query=query, tenant=tenant, k=k, filter=parse_short_filters(filters or []), fusion=fusion)
+    filter_ = parse_short_filters(filters or [])
+    return SearchRequest(query=query, tenant=tenant, k=k, filter=filter_, fusion=fusion, rerank=rerank)
 
 
 async def _with_pipeline(settings: Any, use: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - as above

@@ -39,6 +39,7 @@ def print_search(result: SearchResult, *, explain: bool) -> None:
         console.print("Nothing found.")
     if explain:
         _print_stages(console, result.stages)
+        _print_skipped(console, result.skipped)
     _print_cost(console, result.timings_ms, result.degraded)
 
 
@@ -74,9 +75,13 @@ def print_answer(answer: Answer, *, with_text: bool, explain: bool) -> None:
         for source in answer.sources:
             console.print(f"[{source.number}] {escape(_source_place(source))}  [dim]{source.score:.3f}[/]", markup=True)
         _print_stages(console, answer.stages)
+        _print_skipped(console, answer.skipped)
     usage = answer.usage
     tokens = f", {usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage.prompt_tokens else ""
     console.print(f"\n[dim]{escape(answer.model)}{tokens}[/]")
+    if answer.compression:
+        made = answer.compression
+        console.print(f"[dim]{escape(made.method)}: {made.tokens_in} -> {made.tokens_out} tokens of context[/]")
     _print_cost(console, answer.timings_ms, answer.degraded)
 
 
@@ -100,6 +105,11 @@ def _citation_line(citation: Citation) -> str:
 def _source_place(source: Source) -> str:
     place = _place(source.title, source.headings, source.page, source.rows_at(source.start))
     return f"{source.document_id} {source.start}-{source.end} {place}"
+
+
+def _print_skipped(console: Console, skipped: Mapping[str, str]) -> None:
+    for stage, reason in skipped.items():
+        console.print(f"[dim]no {escape(stage)}: {escape(reason)}[/]")
 
 
 def _print_stages(console: Console, stages: Mapping[str, Ranking]) -> None:
@@ -149,9 +159,9 @@ def print_checks(checks: Sequence[Check]) -> None:
     console = _console()
     for check in checks:
         colour = _COLOURS[check.status]
-        console.print(f"[{colour}]{check.status:<8}[/] [bold]{check.name:<10}[/] {escape(check.found)}")
+        console.print(f"[{colour}]{check.status:<8}[/] [bold]{check.name:<11}[/] {escape(check.found)}")
         if check.cost:
-            console.print(f"{'':<19} {escape(check.cost)}")
+            console.print(f"{'':<20} {escape(check.cost)}")
 
 
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:

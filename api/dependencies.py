@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from rag.pipeline import Pipeline
+from api.schemas import AnswerBody
+from rag.pipeline import AnswerEvent, Pipeline
+from rag.query_log import QueryLog, entry_of
+from rag.types import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +24,40 @@ class Serving:
     Attributes:
         tenant: Whose documents are searched.
         ping_interval_s: Seconds between keep-alive comments of a stream.
+        query_log: Where a sample of the answers is kept; None where none is.
+        configuration: Names what answers, for that log.
     """
 
     pipeline: Pipeline
     tenant: str
     ping_interval_s: float
+    query_log: QueryLog | None = None
+    configuration: str = ""
+
+    async def log_answer(self, answer: Answer, body: AnswerBody, request_id: str) -> None:
+        """Keep an answer in the query log, if there is one and this request is in its sample."""
+        if self.query_log is None or not self.query_log.sample():
+            return
+        entry = entry_of(
+            answer,
+            request_id=request_id,
+            at=datetime.now(UTC),
+            question=body.question,
+            filter_json=body.filter,
+            configuration=self.configuration,
+            k=body.k or self.pipeline.defaults.k,
+        )
+        await self.query_log.write(entry)
+
+    async def logging_answer(
+        self, events: AsyncGenerator[AnswerEvent, None], body: AnswerBody, request_id: str
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """The same events; the answer among them is kept as `log_answer` does."""
+        async with aclosing(events) as stream:
+            async for event in stream:
+                yield event
+                if isinstance(event, Answer):
+                    await self.log_answer(event, body, request_id)
 
 
 # Dependencies are coroutines because FastAPI runs plain functions in a thread, which costs more than they do.

@@ -6,16 +6,16 @@ import importlib.metadata
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from rag.bootstrap import (
-    build_chat,
-    build_embedder,
-    chosen_provider,
-    chunker_identity,
-    known_models,
-    live_generation,
-    open_collection,
-)
+from rag.bootstrap import chunker_identity, live_generation, open_collection, read_profile
 from rag.errors import RagError, StoreBusyError
+from rag.models import (
+    build_chat,
+    build_compressor,
+    build_embedder,
+    build_reranker,
+    chosen_provider,
+    known_models,
+)
 from rag.retrieval.embedding import Embedder
 from rag.settings import Settings
 
@@ -50,6 +50,9 @@ async def examine(settings: Settings) -> list[Check]:
         runtime = f"{settings.embedding.runtime} {settings.embedding.precision}"
         checks.append(Check("embedding", "ok", f"{embedder.identity}, {embedder.dimension} dimensions, {runtime}"))
         checks.append(await _check_store(settings, embedder))
+        checks.append(await _check_profile(settings, embedder))
+        checks.append(await _check_reranker(settings))
+        checks.append(await _check_compressor(settings, embedder))
         checks.append(await _check_answerer(settings, embedder))
         await embedder.close()
     checks.append(Check("chunking", "ok", chunker_identity(settings)))
@@ -76,6 +79,45 @@ async def _check_store(settings: Settings, embedder: Embedder) -> Check:
         return Check("store", "broken", name, str(error))
     average_length = collection.spec.average_length
     return Check("store", "ok", f"{name}, {count} passages, average length {average_length:.0f} terms")
+
+
+async def _check_profile(settings: Settings, embedder: Embedder) -> Check:
+    remedy = "Fusion and reranking are as good as on most collections; to measure yours: rag eval tune FOLDER --live"
+    try:
+        profile = await read_profile(settings)
+    except RagError as error:
+        return Check("tuning", "broken", "", str(error))
+    if profile is None:
+        return Check("tuning", "missing", "none for this collection", remedy)
+    if profile.embedding != embedder.identity:
+        return Check("tuning", "missing", f"ignored, since it was measured with {profile.embedding}", remedy)
+    found = f"{profile.fusion}, weight_dense {profile.weight_dense:g}, measured on {profile.judged}"
+    gain = f"held-out gain {profile.gain:+.3f} {profile.measure}" if profile.gain else "the default was kept"
+    return Check("tuning", "ok", f"{found}; {gain}")
+
+
+async def _check_reranker(settings: Settings) -> Check:
+    try:
+        reranker, reason = build_reranker(settings)
+        if reranker is None:
+            return Check("reranking", "ok" if settings.rerank.mode == "off" else "missing", "off", reason)
+        identity = reranker.identity  # loads it
+    except RagError as error:
+        return Check("reranking", "broken", settings.rerank.model, str(error))
+    await reranker.close()
+    unasked = ", not asked whether it answers" if settings.rerank.runtime == "remote" else ""
+    return Check("reranking", "ok", f"{identity}, mode {settings.rerank.mode}{unasked}")
+
+
+async def _check_compressor(settings: Settings, embedder: Embedder) -> Check:
+    try:
+        compressor = build_compressor(settings, embedder)
+    except RagError as error:
+        return Check("compression", "broken", settings.compression.method, str(error))
+    if compressor is None:
+        return Check("compression", "ok", "none")
+    await compressor.close()
+    return Check("compression", "ok", f"{compressor.name}, mode {settings.compression.mode}")
 
 
 async def _check_answerer(settings: Settings, embedder: Embedder) -> Check:

@@ -20,8 +20,11 @@ from api.routes import answer, health, search
 from api.schemas import ProblemDetails
 from api.server import bind, run_server, url_of
 from rag import bootstrap
+from rag.context.prompt import VERSION as PROMPT_VERSION
 from rag.errors import ProviderError
+from rag.models import Notify
 from rag.pipeline import Pipeline
+from rag.query_log import QueryLog, fingerprint
 from rag.settings import Settings
 
 _logger = logging.getLogger("rag")
@@ -45,7 +48,7 @@ def create_app(
     """The application. Its lifespan opens the pipeline, warms it up and closes it.
 
     Args:
-        settings: The sections `api` and `data` are read.
+        settings: What is logged and served; the pipeline is opened by the caller.
         open_pipeline: Called once, before traffic.
         ping_interval_s: Seconds between the comments that keep a stream alive.
     """
@@ -55,7 +58,23 @@ def create_app(
         pipeline = await open_pipeline()
         try:
             await _warm_up(pipeline)
-            app.state.serving = Serving(pipeline, settings.data.tenant, ping_interval_s)
+            app.state.serving = Serving(
+                pipeline,
+                settings.data.tenant,
+                ping_interval_s,
+                query_log=_query_log(settings),
+                configuration=fingerprint(
+                    PROMPT_VERSION,
+                    pipeline.embedder.identity,
+                    pipeline.lexical.identity,
+                    pipeline.defaults,
+                    pipeline.reranking.policy,
+                    settings.lexical,
+                    settings.rerank,
+                    settings.compression,
+                    settings.llm,
+                ),
+            )
             yield
         finally:
             app.state.serving = None
@@ -81,16 +100,22 @@ def create_app(
     return app
 
 
+def _query_log(settings: Settings) -> QueryLog | None:
+    path = settings.telemetry.query_log
+    return QueryLog(path, share=settings.telemetry.query_log_share) if path else None
+
+
 async def _warm_up(pipeline: Pipeline) -> None:
     """A model's first run is its slowest; it should not be a user's."""
     try:
         await pipeline.embedder.embed_queries(["warm-up"])
+        await pipeline.reranking.warm_up()
     except ProviderError as error:
         # A provider that is down now may be up when it is asked; the requests will say so if not.
         _logger.warning("the embedding model did not answer while starting: %s", error)
 
 
-def serve(settings: Settings, *, host: str, port: int, notify: bootstrap.Notify) -> None:
+def serve(settings: Settings, *, host: str, port: int, notify: Notify) -> None:
     """Serve until SIGTERM or SIGINT; what is in progress then has `api.shutdown_timeout_s` to end.
 
     Args:

@@ -19,6 +19,7 @@ def search_to_json(result: SearchResult, *, explain: bool) -> dict[str, Any]:
         ],
         "timings_ms": dict(result.timings_ms),
         "degraded": list(result.degraded),
+        "skipped": dict(result.skipped),
     }
     if explain:
         data["stages"] = {name: ranking_to_json(ranking) for name, ranking in result.stages.items()}
@@ -67,6 +68,8 @@ def answer_to_json(answer: Answer, *, explain: bool) -> dict[str, Any]:
         "usage": asdict(answer.usage),
         "timings_ms": dict(answer.timings_ms),
         "degraded": list(answer.degraded),
+        "skipped": dict(answer.skipped),
+        "compression": asdict(answer.compression) if answer.compression else None,
     }
     if explain:
         data["stages"] = {name: ranking_to_json(ranking) for name, ranking in answer.stages.items()}
@@ -81,13 +84,14 @@ def citation_to_json(citation: Citation) -> dict[str, Any]:
 def source_to_json(source: Source) -> dict[str, Any]:
     """One numbered source."""
     data = asdict(source)
-    del data["pages"], data["row_spans"]
+    del data["pages"], data["row_spans"], data["gap"]
     return {
         **data,
         "page": source.page,
         "rows": _rows_to_json(source.rows_at(source.start)),
         "score": round(source.score, 6),
         "also_in": list(source.also_in),
+        "kept": [list(span) for span in source.kept],
     }
 
 

@@ -7,12 +7,14 @@ in the OpenAPI document, and tests hold the two together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rag.filters import parse_filter
-from rag.pipeline import MAX_QUERY_CHARACTERS, SearchRequest
+from rag.request import MAX_QUERY_CHARACTERS, SearchRequest
+from rag.retrieval.fusion import FusionMethod
+from rag.retrieval.rerank import RerankMode
 
 _MAX_FILTER_DEPTH = 16
 
@@ -64,7 +66,7 @@ class _Retrieval(_Body):
         "version, title, page; joined by and, or",
         examples=[_FILTER_EXAMPLE],
     )
-    fusion: Literal["rrf", "convex"] | None = Field(None, description="how the two legs become one ranking")
+    fusion: FusionMethod | None = Field(None, description="how the two legs become one ranking")
     weight_dense: float | None = Field(
         None,
         ge=0,
@@ -72,6 +74,7 @@ class _Retrieval(_Body):
         allow_inf_nan=False,
         description="weight of the dense leg; the lexical leg has the rest",
     )
+    rerank: RerankMode | None = Field(None, description="auto reranks where that was measured to help")
     explain: bool = Field(default=False, description="add every stage's ranking")
 
     def to_request(self, query: str, tenant: str) -> SearchRequest:
@@ -88,6 +91,7 @@ class _Retrieval(_Body):
             filter=None if self.filter is None else parse_filter(self.filter),
             fusion=self.fusion,
             weight_dense=self.weight_dense,
+            rerank=self.rerank,
         )
 
 
@@ -148,6 +152,10 @@ class RankedModel(BaseModel):
 
 _Timings = Annotated[dict[str, float], Field(examples=[{"embed": 2.1, "retrieve": 1.4, "total": 4.0}])]
 _Degraded = Annotated[list[str], Field(description="what could not be done as configured")]
+_Skipped = Annotated[
+    dict[str, str],
+    Field(examples=[{"rerank": "it is switched off"}], description="stage that did not run, as configured: why"),
+]
 _Stages = Annotated[dict[str, list[RankedModel]] | None, Field(description="with explain only")]
 
 
@@ -158,6 +166,7 @@ class SearchModel(BaseModel):
     candidates: list[CandidateModel]
     timings_ms: _Timings
     degraded: _Degraded
+    skipped: _Skipped
     stages: _Stages = None
 
 
@@ -195,6 +204,18 @@ class SourceModel(BaseModel):
     score: float
     passage_ids: list[str]
     also_in: _AlsoIn
+    kept: list[tuple[int, int]] = Field(
+        examples=[[[120, 163]]], description="the parts a model was shown, as offsets; empty where it was the whole"
+    )
+
+
+class CompressionModel(BaseModel):
+    """What a compressor did with the sources."""
+
+    method: str = Field(examples=["extractive"])
+    tokens_in: int = Field(examples=[2400], description="words and punctuation marks of all sources")
+    tokens_out: int = Field(examples=[1200], description="of what was shown of them")
+    milliseconds: float = Field(examples=[41.5])
 
 
 class UsageModel(BaseModel):
@@ -218,6 +239,8 @@ class AnswerModel(BaseModel):
     usage: UsageModel
     timings_ms: _Timings
     degraded: _Degraded
+    skipped: _Skipped
+    compression: CompressionModel | None = Field(description="none where nothing was compressed")
     stages: _Stages = None
 
 

@@ -19,13 +19,15 @@ import numpy as np
 from evals.datasets import Dataset, load_dataset
 from evals.index import documents_of_dataset
 from evals.measures import evaluate, mean, parse_measure
-from ingest.chunking.passages import embedding_text, make_passages
+from ingest.chunking.passages import make_passages
 from ingest.run import chunker
 from rag.adapters.graph_embedder import GraphEmbedder
 from rag.adapters.model_folder import read_model_folder
 from rag.adapters.model_locations import PACKAGED_SHA256, locate
-from rag.bootstrap import models_dir
-from rag.settings import PACKAGED_MODEL, Settings, load_settings
+from rag.configuration import load_settings
+from rag.models import models_dir
+from rag.retrieval.passage_text import indexed_text
+from rag.settings import PACKAGED_MODEL, Settings
 
 BATCH_SIZES = (8, 16, 32, 64)
 BATCH_TOKENS = (1024, 2048, 4096)
@@ -68,7 +70,7 @@ def main() -> None:
 def _passage_texts(settings: Settings, dataset: Dataset) -> list[str]:
     chunk = chunker(settings.chunking)
     return [
-        embedding_text(passage)
+        indexed_text(passage)
         for document in documents_of_dataset(dataset)
         for passage in make_passages(document, tenant="benchmark", spans=chunk(document))
     ]

@@ -30,14 +30,15 @@ from pathlib import Path
 
 import numpy as np
 
-from evals.datasets import Dataset, corpus_hash, load_dataset
-from evals.index import open_indexed, scratch_settings
+from evals.datasets import Dataset, load_dataset
+from evals.index import open_judged
 from evals.measures import documents_of, evaluate, mean, parse_measure
-from rag.adapters.qdrant_bm25 import QdrantBm25, term_counts
-from rag.bootstrap import build_embedder
-from rag.pipeline import SearchRequest
+from rag.adapters.bm25 import Bm25Encoder, term_counts
+from rag.configuration import load_settings
+from rag.models import build_embedder
+from rag.request import SearchRequest
 from rag.retrieval.fusion import convex_fusion, order, reciprocal_rank_fusion
-from rag.settings import Settings, load_settings
+from rag.settings import Settings
 from rag.types import Candidate
 
 NDCG = parse_measure("ndcg@10")
@@ -56,11 +57,7 @@ def main() -> None:
     dataset = replace(dataset, queries=dataset.queries[: arguments.queries])
     qrels = {query.id: dataset.qrels[query.id] for query in dataset.queries}
 
-    in_process_ms = asyncio.run(_in_process(settings, dataset))
-    scratch = scratch_settings(settings, corpus_hash(dataset))
-    if not (scratch.data.dir / "cache").exists():
-        # The server finds the exported model there; exporting it itself would count as its memory.
-        (scratch.data.dir / "cache").symlink_to((settings.data.dir / "cache").resolve(), target_is_directory=True)
+    in_process_ms, scratch = asyncio.run(_in_process(settings, dataset))
     with _server(scratch) as (port, process):
         idle_mb = _resident_mb(process.pid)
         run, http_ms, server_ms = _over_http(port, dataset)
@@ -77,9 +74,11 @@ def main() -> None:
     print(f"resident memory of rag serve: idle {idle_mb:.0f} MB, after {len(http_ms)} queries {used_mb:.0f} MB")
 
 
-async def _in_process(settings: Settings, dataset: Dataset) -> list[float]:
+async def _in_process(settings: Settings, dataset: Dataset) -> tuple[list[float], Settings]:
+    """Milliseconds of each query, and the settings of the collection they were asked of."""
     times = []
-    async with open_indexed(settings, dataset, corpus=None, notify=print) as (pipeline, report):
+    async with open_judged(settings, dataset, corpus=None, notify=print) as judged:
+        pipeline, report = judged.pipeline, judged.report
         if report is not None:
             share = report.encoder_seconds / report.seconds
             print(f"ingested {report.passages} passages in {report.seconds:.1f} s, {share:.1%} inside the encoder")
@@ -87,13 +86,14 @@ async def _in_process(settings: Settings, dataset: Dataset) -> list[float]:
             started = time.perf_counter()
             await pipeline.search(SearchRequest(query=query.text, tenant=settings.data.tenant))
             times.append((time.perf_counter() - started) * 1e3)
-    return times[20:]
+    return times[20:], judged.settings
 
 
 @contextmanager
 def _server(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     command = [str(Path(sys.executable).with_name("rag")), "serve", "--port", "0"]
-    environment = {**os.environ, "RAG_DATA_DIR": str(settings.data.dir)}
+    place = {"RAG_DATA_DIR": str(settings.data.dir), "RAG_STORE__COLLECTION": settings.store.collection}
+    environment = {**os.environ, **place}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -140,7 +140,7 @@ def _exact(settings: Settings, dataset: Dataset) -> Run:
     passages = asyncio.run(embedder.embed_passages(texts))
     lexical = settings.lexical
     average = float(np.mean(term_counts(texts, language=lexical.language)))
-    bm25 = QdrantBm25(language=lexical.language, k1=lexical.k1, b=lexical.b, average_length=average)
+    bm25 = Bm25Encoder(language=lexical.language, k1=lexical.k1, b=lexical.b, average_length=average)
     postings: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
     for row, vector in enumerate(bm25.encode_passages(texts)):
         for index, value in zip(vector.indices, vector.values, strict=True):

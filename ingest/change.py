@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ingest.chunking.passages import embedding_text
 from ingest.content import title_without_one, unpack
 from ingest.manifest import Changes, DocumentRecord, ItemRecord, Manifest
 from ingest.plan import Group, Plan, content_hash_of, plan
@@ -25,6 +24,7 @@ from ingest.prepare import PreparedContent
 from rag.errors import StoreError
 from rag.filters import Comparison
 from rag.retrieval.lexical import LexicalEncoder
+from rag.retrieval.passage_text import indexed_text
 from rag.retrieval.store import CollectionSpec, IndexedPassage, PassageStore, passage_id
 from rag.types import Passage, Vectors
 
@@ -152,7 +152,7 @@ class Change:
                 rows.append(row)
                 self._expected[content_hash] += 1
         if stamped:
-            texts = [embedding_text(passage) for passage in stamped]
+            texts = [indexed_text(passage) for passage in stamped]
             weights = await asyncio.to_thread(self._collection.lexical.encode_passages, texts)
             vectors = embedded.vectors[rows]
             await self._store.upsert([IndexedPassage(*parts) for parts in zip(stamped, vectors, weights, strict=True)])
@@ -221,7 +221,7 @@ class Change:
             found = await self._store.retrieve(self._tenant, ids)
             stamped = [self._stamped(item.passage, group) for item in found]
             # Words may be other ones, since a document without a title is called by its name.
-            texts = [embedding_text(passage) for passage in stamped]
+            texts = [indexed_text(passage) for passage in stamped]
             lexical = await asyncio.to_thread(self._collection.lexical.encode_passages, texts)
             dense = [item.dense for item in found]
             await self._store.upsert([IndexedPassage(*parts) for parts in zip(stamped, dense, lexical, strict=True)])

@@ -55,7 +55,7 @@ def ingest(
     """
     from ingest.discover import discover
     from ingest.sync import Pruning, PruningRefused, ingest_files, ingest_stream, plan_files
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     settings = _with_options(load_settings(), chunker=chunker, workers=workers, batch_tokens=batch_tokens)
     pruning = Pruning(wanted=prune, force=force)

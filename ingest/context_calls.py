@@ -15,7 +15,7 @@ from functools import cached_property
 
 from ingest.content import title_without_one
 from rag.context.prompt import CONTEXT_VERSION
-from rag.context.tokens import count_tokens
+from rag.tokens import count_tokens
 from rag.types import Document, Passage, Prompt
 
 MAX_CONTEXT_CHARACTERS = 400

@@ -16,8 +16,8 @@ from ingest.kept_contexts import ContextKey, KeptContexts
 from ingest.manifest import Manifest
 from ingest.pipeline import Ingestion
 from ingest.prepare import PreparedContent, PreparedItem
-from rag.bootstrap import Notify, context_model
 from rag.errors import DocumentError
+from rag.models import Notify, context_model
 from rag.settings import Settings
 
 

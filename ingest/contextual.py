@@ -14,7 +14,6 @@ from ingest.embed import InContext
 from ingest.kept_contexts import ContextKey, KeptContexts
 from ingest.manifest import Manifest
 from ingest.plan import content_hash_of
-from rag.bootstrap import Notify, build_context_chat
 from rag.context.prompt import CONTEXT_VERSION
 from rag.errors import (
     ConfigurationError,
@@ -23,6 +22,7 @@ from rag.errors import (
     ProviderTimeoutError,
 )
 from rag.generation.chat import ChatModel, Completion
+from rag.models import Notify, build_context_chat
 from rag.retrieval.embedding import Embedder
 from rag.settings import Contextual, Settings
 from rag.types import Document, Passage, Usage

@@ -20,13 +20,7 @@ from ingest.report import Failure, Report
 from ingest.run import MANIFEST_FILE, Observer, logged_run, logged_run_of, open_manifest
 from ingest.runs import Run, RunLog
 from ingest.settle import settle, sweep
-from rag.bootstrap import (
-    Collection,
-    collection_dir,
-    live_generation,
-    nothing_ingested,
-    open_collection_without_model,
-)
+from rag.bootstrap import Collection, collection_dir, live_generation, nothing_ingested, open_collection_without_model
 from rag.errors import UsageError
 from rag.settings import Settings
 

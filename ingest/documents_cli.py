@@ -35,7 +35,7 @@ def list_(
 ) -> None:
     """List documents in order of id, or what could not be read."""
     from ingest.documents import list_documents, list_failed
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     settings = load_settings()
     if failed:
@@ -60,7 +60,7 @@ def show(
 ) -> None:
     """Show what is known of a document: where it is from, how it was divided, what was extracted."""
     from ingest.documents import show_document
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     shown = asyncio.run(show_document(load_settings(), document_id))
     if as_json:
@@ -83,7 +83,7 @@ def delete(
     in the folder's .ragignore. The file itself is never touched.
     """
     from ingest.documents import delete_documents, find_targets
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     settings = load_settings()
     if not yes:

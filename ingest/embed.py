@@ -12,7 +12,7 @@ import numpy as np
 
 from ingest.arrivals import Arrival, Arrivals
 from ingest.change import SLICE_PASSAGES, Batch, EmbeddedPassages, NewDocument, OpenCollection
-from ingest.chunking.passages import embedding_text, make_passages
+from ingest.chunking.passages import make_passages
 from ingest.chunking.strategies import Embed, chunk_documents
 from ingest.content import to_document
 from ingest.plan import Group
@@ -21,6 +21,7 @@ from ingest.report import Failure
 from ingest.state import RunState
 from rag.errors import StoreError
 from rag.retrieval.embedding import Embedder
+from rag.retrieval.passage_text import indexed_text
 from rag.settings import Chunking
 from rag.types import Document, Passage, Vectors
 
@@ -141,7 +142,7 @@ class EmbedStage:
             embedded = await self.embed(passages[start : start + SLICE_PASSAGES])
             if self.state.collection is None:
                 # Not before the first vectors are there: a model that fails must not leave a collection made for it.
-                self.state.collection = await self.create([embedding_text(passage) for passage in passages])
+                self.state.collection = await self.create([indexed_text(passage) for passage in passages])
                 await steps.put(Begin(batch))
             await steps.put(embedded)
         await steps.put(End())
@@ -223,7 +224,7 @@ class EmbedStage:
         found = await self._left_behind(passages)
         missing = [passage for passage in passages if passage.id not in found]
         if missing:
-            vectors = await self._vectors([embedding_text(passage) for passage in missing])
+            vectors = await self._vectors([indexed_text(passage) for passage in missing])
             found |= {passage.id: vector for passage, vector in zip(missing, vectors, strict=True)}
             self.state.report.embedded += len(missing)
         return EmbeddedPassages(passages, np.stack([found[passage.id] for passage in passages]))

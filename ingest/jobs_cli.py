@@ -26,7 +26,7 @@ def list_(
     """List runs, the latest first. The last 1000 are remembered."""
     from ingest.documents import manifest_to_read
     from ingest.runs import RunLog
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     with manifest_to_read(load_settings()) as manifest:
         runs = RunLog(manifest.connection).all(limit)
@@ -49,7 +49,7 @@ def show(
 
     from ingest.documents import find_run, manifest_to_read
     from ingest.runs import RunLog
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     with manifest_to_read(load_settings()) as manifest:
         run = find_run(manifest, number)
@@ -80,7 +80,7 @@ def retry(
     or fails again, is named with the reason; the exit code is then 1.
     """
     from ingest.documents import retry as retry_run
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     settings = load_settings()
     report = run_observed(lambda observer: retry_run(settings, number, command_line(), observer))

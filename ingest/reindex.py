@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from ingest.arrivals import Arrival, lost_arrive
 from ingest.change import NewDocument
-from ingest.chunking.passages import embedding_text
 from ingest.content import unpack
 from ingest.context_estimate import announce
 from ingest.contextual import open_context_writer
@@ -25,15 +24,17 @@ from ingest.run import Observer, logged_run_of, open_ingestion, preparation_of
 from ingest.settle import settle
 from ingest.state import RunState
 from rag.bootstrap import (
-    build_embedder,
     collection_spec,
     create_collection,
     nothing_ingested,
     open_generations,
+    with_language_of,
 )
 from rag.errors import CollectionMismatchError, StoreBusyError, StoreError
 from rag.filters import Comparison
+from rag.models import build_embedder
 from rag.retrieval.embedding import Embedder
+from rag.retrieval.passage_text import indexed_text
 from rag.retrieval.store import CollectionSpec, Generations, PassageStore, check_same_spec
 from rag.settings import Settings
 
@@ -74,7 +75,8 @@ async def reindex(settings: Settings, command: str, observer: Observer, *, force
             raise nothing_ingested(settings)
         embedder = build_embedder(settings, observer.notify)
         held.push_async_callback(embedder.close)
-        if not force and not _differs(await generations.spec(live), _configured(settings, embedder, live)):
+        built = await generations.spec(live)
+        if not force and not _differs(built, _configured(with_language_of(built, settings), embedder, live)):
             observer.notify("the collection was built with the present settings; --force builds it anew all the same")
             return Reindexed(live, None, report)
         await _settle_all(generations, live, manifest, settings.data.tenant, observer)
@@ -205,7 +207,7 @@ async def _building(
             continue
         if state == "building":
             spec = await generations.spec(generation)
-            if not _differs(spec, _configured(settings, embedder, generation)):
+            if not _differs(spec, _configured(with_language_of(spec, settings), embedder, generation)):
                 return generation
         await _drop(generation, generations, manifest)
     sample = await _sample(_divided(settings, embedder, manifest, live), contextualiser)
@@ -225,7 +227,7 @@ async def _sample(divided: AsyncGenerator[Divided, None], contextualiser: Contex
             if count >= SAMPLE_PASSAGES:
                 break
     found = await in_context(contextualiser, some, stopping=lambda: False)
-    return [embedding_text(passage) for own in found or () for passage in own.passages]
+    return [indexed_text(passage) for own in found or () for passage in own.passages]
 
 
 async def _divided(

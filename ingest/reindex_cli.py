@@ -32,7 +32,7 @@ def reindex(
     """
     from ingest.reindex import drop_former
     from ingest.reindex import reindex as build_anew
-    from rag.settings import load_settings
+    from rag.configuration import load_settings
 
     settings = load_settings()
     if drop_old:

@@ -20,15 +20,9 @@ from ingest.prepare import Preparation, PreparedItem, prepare_item
 from ingest.report import Progress, Report
 from ingest.runs import RunLog, State
 from ingest.workers import WorkerPool
-from rag.bootstrap import (
-    Notify,
-    build_embedder,
-    collection_dir,
-    create_collection,
-    live_generation,
-    open_collection,
-)
+from rag.bootstrap import collection_dir, create_collection, live_generation, open_collection
 from rag.errors import StoreBusyError, StoreError
+from rag.models import Notify, build_embedder
 from rag.retrieval.embedding import Embedder
 from rag.settings import Settings
 from rag.types import Document

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,23 +12,34 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from rag.context.compression import Compression, CompressionPolicy
 from rag.context.prompt import CONTEXT_VERSION
-from rag.errors import ConfigurationError, ModelNotFoundError
+from rag.errors import ConfigurationError, StoreError
 from rag.generation.chat import ChatModel
-from rag.pipeline import Defaults, Pipeline
+from rag.models import (
+    Notify,
+    build_chat,
+    build_compressor,
+    build_embedder,
+    build_reranker,
+    chosen_provider,
+    context_model,
+)
+from rag.pipeline import Pipeline
+from rag.request import ContextDefaults, Defaults
 from rag.retrieval.embedding import Embedder
+from rag.retrieval.fusion import DEFAULT_FUSION, DEFAULT_RRF_K, DEFAULT_WEIGHTS
 from rag.retrieval.lexical import LexicalEncoder
+from rag.retrieval.profile import RetrievalProfile
+from rag.retrieval.rerank import DEFAULT_RERANK_WEIGHT, Reranking, RerankPolicy
 from rag.retrieval.store import CollectionSpec, Generations, PassageStore, check_same_spec
-from rag.settings import PACKAGED_MODEL, Settings
+from rag.settings import Settings
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
 
 _QDRANT_PORT = 6333
 """Where qdrant-client looks for a server whose address names no port, for both http and https."""
-
-Notify = Callable[[str], None]
-"""Told in words about work that takes seconds and happens once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +49,6 @@ class Collection:
     store: PassageStore
     lexical: LexicalEncoder
     spec: CollectionSpec
-
-
-def models_dir(settings: Settings) -> Path:
-    """Where pulled models are."""
-    return settings.data.dir / "models"
 
 
 def collection_dir(settings: Settings) -> Path:
@@ -69,152 +76,6 @@ def chunker_identity(settings: Settings) -> str:
     if chunking.context == "llm":
         parts.append(f"context={context_model(settings)}:{CONTEXT_VERSION}")
     return ":".join(parts)
-
-
-def context_model(settings: Settings) -> str:
-    """Who writes the context of passages, as `ChatModel.name`; `extractive` where no language model is configured."""
-    chosen = settings.contextual.provider
-    provider = chosen_provider(settings) if chosen == "auto" else chosen
-    if provider == "extractive":
-        return provider
-    return f"{provider}:{settings.contextual.model or getattr(settings.llm.providers, provider).model}"
-
-
-def build_embedder(settings: Settings, notify: Notify = lambda _: None) -> Embedder:
-    """The configured embedder, loaded.
-
-    Raises:
-        ConfigurationError: The model is not on disk, or a key is missing.
-    """
-    chosen = settings.embedding
-    if chosen.runtime == "openai":
-        from rag.adapters.openai_embeddings import OpenAIEmbedder
-
-        return OpenAIEmbedder(
-            api_key=_openai_key(settings),
-            model=chosen.model,
-            dimensions=chosen.dimensions,
-            base_url=settings.llm.providers.openai.base_url,
-            connect_timeout_s=settings.llm.connect_timeout_s,
-            timeout_s=settings.llm.timeout_s,
-        )
-    if chosen.dimensions is not None:
-        raise ConfigurationError('embedding.dimensions is for embedding.runtime = "openai" only; remove it')
-    from rag.adapters.model_locations import PACKAGED_SHA256, locate
-
-    path = locate(chosen.model, models_dir(settings))
-    if chosen.runtime == "torch":
-        from rag.adapters.torch_embedder import TorchEmbedder
-
-        return TorchEmbedder(path, chosen.model)
-    from rag.adapters.graph_embedder import GraphEmbedder
-    from rag.adapters.model_folder import read_model_folder
-
-    return GraphEmbedder(
-        read_model_folder(path, chosen.model),
-        precision=chosen.precision,
-        cache_dir=settings.data.dir / "cache" / "graphs",
-        batch_tokens=chosen.batch_tokens,
-        threads=chosen.threads,
-        expected_sha256=PACKAGED_SHA256 if chosen.model == PACKAGED_MODEL else None,
-        on_export=notify,
-    )
-
-
-def build_chat(settings: Settings, embedder: Embedder) -> ChatModel:
-    """The configured answerer: `auto` takes the provider whose key is set, else the extractive one.
-
-    Raises:
-        ConfigurationError: A provider is chosen by name and its key is missing.
-    """
-    llm = settings.llm
-    choice = chosen_provider(settings)
-    if choice == "anthropic":
-        from rag.adapters.anthropic_chat import AnthropicChat
-
-        if settings.anthropic_api_key is None:
-            raise ConfigurationError('llm.provider = "anthropic" needs a key; set ANTHROPIC_API_KEY')
-        return AnthropicChat(
-            api_key=settings.anthropic_api_key.get_secret_value(),
-            model=llm.providers.anthropic.model,
-            base_url=llm.providers.anthropic.base_url,
-            max_output_tokens=llm.max_output_tokens,
-            connect_timeout_s=llm.connect_timeout_s,
-            timeout_s=llm.timeout_s,
-        )
-    if choice == "openai":
-        from rag.adapters.openai_chat import OpenAIChat
-
-        return OpenAIChat(
-            api_key=_openai_key(settings),
-            model=llm.providers.openai.model,
-            base_url=llm.providers.openai.base_url,
-            max_output_tokens=llm.max_output_tokens,
-            connect_timeout_s=llm.connect_timeout_s,
-            timeout_s=llm.timeout_s,
-        )
-    from rag.adapters.extractive import ExtractiveAnswerer
-
-    return ExtractiveAnswerer(embedder)
-
-
-def build_context_chat(settings: Settings, embedder: Embedder, *, max_output_tokens: int) -> ChatModel:
-    """The model that writes the context of passages.
-
-    Raises:
-        ConfigurationError: No language model is configured, or its key is missing.
-    """
-    provider, _, model = context_model(settings).partition(":")
-    if not model:
-        raise ConfigurationError(
-            'chunking.context = "llm" needs a language model, and none is configured; set ANTHROPIC_API_KEY or '
-            'OPENAI_API_KEY, or contextual.provider, or go back to chunking.context = "none"'
-        )
-    llm = settings.llm
-    own = getattr(llm.providers, provider).model_copy(update={"model": model})
-    changed = {
-        "provider": provider,
-        "providers": llm.providers.model_copy(update={provider: own}),
-        "max_output_tokens": max_output_tokens,
-    }
-    return build_chat(settings.model_copy(update={"llm": llm.model_copy(update=changed)}), embedder)
-
-
-def known_models(settings: Settings) -> list[dict[str, str | int | bool]]:
-    """The models known by name, each with whether it is on this machine."""
-    from dataclasses import asdict
-
-    from rag.adapters.model_locations import KNOWN_MODELS, PACKAGED, locate
-
-    def present(name: str) -> bool:
-        try:
-            locate(name, models_dir(settings))
-        except ModelNotFoundError:
-            return False
-        return True
-
-    return [{**asdict(model), "present": present(model.name)} for model in (PACKAGED, *KNOWN_MODELS)]
-
-
-def pull_model(settings: Settings, name: str) -> Path:
-    """Download a known model; the folder it is in.
-
-    Raises:
-        UsageError: The name is unknown.
-        ProviderError: The hub cannot be reached.
-    """
-    from rag.adapters.model_locations import pull
-
-    return pull(name, models_dir(settings))
-
-
-def chosen_provider(settings: Settings) -> str:
-    """Which answerer `llm.provider` comes down to."""
-    if settings.llm.provider != "auto":
-        return settings.llm.provider
-    if settings.anthropic_api_key is not None:
-        return "anthropic"
-    return "openai" if settings.openai_api_key is not None else "extractive"
 
 
 def open_generations(settings: Settings) -> Generations:
@@ -258,6 +119,7 @@ async def open_collection(settings: Settings, embedder: Embedder, generation: st
         await generations.close()
     spec = store.spec
     try:
+        settings = with_language_of(spec, settings)
         configured = collection_spec(settings, embedder, collection_id=spec.id, average_length=spec.average_length)
         check_same_spec(spec, configured, collection=settings.store.collection)
         return Collection(store, _lexical(settings, spec.average_length), spec)
@@ -273,7 +135,7 @@ async def open_collection_without_model(settings: Settings) -> Collection:
         ConfigurationError: There is none, or its lexical settings were others.
         StoreError: The store is in use, unreachable or damaged.
     """
-    from rag.adapters.qdrant_bm25 import lexical_identity
+    from rag.adapters.bm25 import lexical_identity
 
     generations = open_generations(settings)
     try:
@@ -283,8 +145,10 @@ async def open_collection_without_model(settings: Settings) -> Collection:
         store = await generations.open(generation)
     finally:
         await generations.close()
-    spec, lexical = store.spec, settings.lexical
+    spec = store.spec
     try:
+        settings = with_language_of(spec, settings)
+        lexical = settings.lexical
         identity = lexical_identity(language=lexical.language, k1=lexical.k1, b=lexical.b)
         check_same_spec(spec, replace(spec, lexical=identity), collection=settings.store.collection)
         return Collection(store, _lexical(settings, spec.average_length), spec)
@@ -300,8 +164,11 @@ async def create_collection(settings: Settings, embedder: Embedder, sample: Sequ
         sample: Passages as they will be indexed; their mean length normalises BM25 in the whole collection.
         live: Serve from it at once.
     """
-    from rag.adapters.qdrant_bm25 import term_counts
+    from rag.adapters.bm25 import term_counts
+    from rag.retrieval.language import detect_language
 
+    if settings.lexical.language == "auto":
+        settings = _with_language(settings, detect_language(sample))
     counts = term_counts(sample, language=settings.lexical.language)
     average_length = max(1.0, sum(counts) / max(1, len(counts)))
     spec = collection_spec(settings, embedder, collection_id=uuid4().hex, average_length=average_length)
@@ -315,6 +182,17 @@ async def create_collection(settings: Settings, embedder: Embedder, sample: Sequ
     return Collection(store, _lexical(settings, average_length), spec)
 
 
+def with_language_of(built: CollectionSpec, settings: Settings) -> Settings:
+    """The settings with the language that was detected when a collection was built, where they leave it to that."""
+    from rag.adapters.bm25 import language_of
+
+    return _with_language(settings, language_of(built.lexical)) if settings.lexical.language == "auto" else settings
+
+
+def _with_language(settings: Settings, language: str) -> Settings:
+    return settings.model_copy(update={"lexical": settings.lexical.model_copy(update={"language": language})})
+
+
 def nothing_ingested(settings: Settings) -> ConfigurationError:
     """Said where a collection is needed and there is none."""
     return ConfigurationError(
@@ -323,43 +201,169 @@ def nothing_ingested(settings: Settings) -> ConfigurationError:
 
 
 async def open_pipeline(settings: Settings, notify: Notify = lambda _: None) -> Pipeline:
-    """The query path over the configured collection. Raises as `open_collection` and `build_embedder`."""
+    """The query path over the configured collection. Raises as `open_collection` and the models' builders."""
     # Asked first, since a model that is not exported yet takes seconds to open.
     if await live_generation(settings) is None:
         raise nothing_ingested(settings)
-    embedder = build_embedder(settings, notify)
-    chat = build_chat(settings, embedder)
-    return build_pipeline(settings, embedder, chat, await open_collection(settings, embedder))
+    async with AsyncExitStack() as held:
+        embedder = build_embedder(settings, notify)
+        held.push_async_callback(embedder.close)
+        chat = build_chat(settings, embedder)
+        held.push_async_callback(chat.close)
+        collection = await open_collection(settings, embedder)
+        pipeline = await build_pipeline(settings, embedder, chat, collection, notify)
+        held.pop_all()
+    return pipeline
 
 
-def build_pipeline(settings: Settings, embedder: Embedder, chat: ChatModel, collection: Collection) -> Pipeline:
-    """The query path over an open collection."""
+async def build_pipeline(
+    settings: Settings,
+    embedder: Embedder,
+    chat: ChatModel,
+    collection: Collection,
+    notify: Notify = lambda _: None,
+) -> Pipeline:
+    """The query path over an open collection, as it was tuned for it. Closes the collection's store where that fails.
+
+    Raises as the models' builders.
+    """
+    try:
+        profile = await _profile(settings, embedder, collection.spec.id, notify)
+        return Pipeline(
+            embedder=embedder,
+            lexical=collection.lexical,
+            store=collection.store,
+            chat=chat,
+            defaults=_defaults(settings, profile),
+            reranking=_reranking(settings, profile, notify),
+            compression=_compression(settings, embedder, notify),
+        )
+    except BaseException:
+        await collection.store.close()
+        raise
+
+
+def _defaults(settings: Settings, profile: RetrievalProfile | None) -> Defaults:
+    """What is configured counts before what was tuned, and that before what is good for most collections."""
     retrieval, prompt = settings.retrieval, settings.prompt
-    return Pipeline(
-        embedder=embedder,
-        lexical=collection.lexical,
-        store=collection.store,
-        chat=chat,
-        defaults=Defaults(
-            k=retrieval.k,
-            retrieve_k=retrieval.retrieve_k,
-            fusion=retrieval.fusion,
-            rrf_k=retrieval.rrf_k,
-            weight_dense=retrieval.weight_dense,
+    tuned = {profile.fusion: profile.weight_dense} if profile else {}
+    fusion = retrieval.fusion
+    if fusion == "auto":
+        fusion = profile.fusion if profile else DEFAULT_FUSION
+    tuned_rrf_k = profile.rrf_k if profile and profile.fusion == "rrf" else None
+    return Defaults(
+        k=retrieval.k,
+        retrieve_k=retrieval.retrieve_k,
+        fusion=fusion,
+        rrf_k=retrieval.rrf_k or tuned_rrf_k or DEFAULT_RRF_K,
+        weights_dense={
+            method: _first(retrieval.weight_dense, tuned.get(method), weight)
+            for method, weight in DEFAULT_WEIGHTS.items()
+        },
+        context=ContextDefaults(
+            expansion=retrieval.expansion,
             window_sentences=retrieval.window_sentences,
-            max_context_tokens=prompt.max_context_tokens,
+            section_tokens=retrieval.section_tokens,
+            duplicate_similarity=prompt.duplicate_similarity,
+            diversity=prompt.diversity,
+            max_tokens=prompt.max_context_tokens,
             max_sources=prompt.max_sources,
+            order=prompt.order,
         ),
     )
+
+
+def _reranking(settings: Settings, profile: RetrievalProfile | None, notify: Notify) -> Reranking:
+    chosen = settings.rerank
+    reranker, reason = build_reranker(settings, notify)
+    # Asked for its identity only where that matters, since to tell it the model is loaded.
+    is_measured = profile and profile.reranker and reranker and profile.reranker == reranker.identity
+    measured = profile if is_measured else None
+    if reranker and not measured:
+        reason = "whether it helps was not measured for this collection; run `rag eval tune` with a judged set"
+    elif measured and not measured.is_rerank_on:
+        reason = f"it was measured not to help here ({measured.rerank_gain:+.3f} {measured.measure}, {measured.judged})"
+    policy = RerankPolicy(
+        mode=chosen.mode,
+        is_measured_to_help=bool(measured and measured.is_rerank_on),
+        reason=reason,
+        rerank_k=chosen.rerank_k,
+        weight=_first(chosen.weight, measured.rerank_weight if measured else None, DEFAULT_RERANK_WEIGHT),
+        timeout_s=chosen.timeout_s,
+    )
+    return Reranking(reranker, policy)
+
+
+def _compression(settings: Settings, embedder: Embedder, notify: Notify) -> Compression:
+    chosen = settings.compression
+    policy = CompressionPolicy(
+        mode=chosen.mode,
+        rate=chosen.rate,
+        min_tokens=chosen.min_tokens,
+        usd_per_hour=chosen.usd_per_hour,
+        # Quoting needs no model that is paid by the token.
+        usd_per_million_tokens=0 if chosen_provider(settings) == "extractive" else chosen.usd_per_million_tokens,
+    )
+    return Compression(build_compressor(settings, embedder, notify) if policy.may_compress else None, policy)
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+async def read_profile(settings: Settings) -> RetrievalProfile | None:
+    """What was tuned for the live collection; None where nothing was, or nothing is ingested.
+
+    Raises:
+        StoreError: The store cannot be reached, or the profile is damaged.
+    """
+    generations = open_generations(settings)
+    try:
+        live = await generations.live()
+        return await generations.profile(live) if live else None
+    finally:
+        await generations.close()
+
+
+async def write_profile(settings: Settings, profile: RetrievalProfile) -> None:
+    """Store what was tuned with the live collection; pipelines that are opened from now on use it.
+
+    Raises:
+        ConfigurationError: Nothing is ingested yet.
+        StoreError: The store cannot be reached or written.
+    """
+    generations = open_generations(settings)
+    try:
+        live = await generations.live()
+        if live is None:
+            raise nothing_ingested(settings)
+        await generations.keep_profile(live, profile)
+    finally:
+        await generations.close()
+
+
+async def _profile(settings: Settings, embedder: Embedder, generation: str, notify: Notify) -> RetrievalProfile | None:
+    """What was tuned for a collection, if that was with this embedder and can be read."""
+    generations = open_generations(settings)
+    try:
+        profile = await generations.profile(generation)
+    except StoreError as error:
+        # Tuning anew is the remedy, and needs a pipeline; so does everybody who searches meanwhile.
+        notify(f"warning: going on untuned: {error}")
+        return None
+    finally:
+        await generations.close()
+    return profile if profile and profile.embedding == embedder.identity else None
 
 
 def collection_spec(
     settings: Settings, embedder: Embedder, *, collection_id: str, average_length: float
 ) -> CollectionSpec:
     """What a collection is built with as configured."""
-    from rag.adapters.qdrant_bm25 import lexical_identity
+    from rag.adapters.bm25 import lexical_identity, require_language
 
     lexical = settings.lexical
+    require_language(lexical.language)
     return CollectionSpec(
         id=collection_id,
         embedding=embedder.identity,
@@ -371,10 +375,16 @@ def collection_spec(
 
 
 def _lexical(settings: Settings, average_length: float) -> LexicalEncoder:
-    from rag.adapters.qdrant_bm25 import QdrantBm25
+    from rag.adapters.bm25 import Bm25Encoder
 
     chosen = settings.lexical
-    return QdrantBm25(language=chosen.language, k1=chosen.k1, b=chosen.b, average_length=average_length)
+    return Bm25Encoder(
+        language=chosen.language,
+        k1=chosen.k1,
+        b=chosen.b,
+        average_length=average_length,
+        phrase_weight=chosen.phrase_weight,
+    )
 
 
 def _qdrant_client(settings: Settings) -> AsyncQdrantClient:
@@ -387,11 +397,3 @@ def _qdrant_client(settings: Settings) -> AsyncQdrantClient:
         prefer_grpc=store.prefer_grpc,
         timeout_s=store.timeout_s,
     )
-
-
-def _openai_key(settings: Settings) -> str:
-    if settings.openai_api_key is not None:
-        return settings.openai_api_key.get_secret_value()
-    if settings.llm.providers.openai.base_url:
-        return "none"  # compatible servers in one's own house take any key
-    raise ConfigurationError("OpenAI is configured and no key is set; set OPENAI_API_KEY")

@@ -1,29 +1,17 @@
-"""One frozen tree of settings, read from `rag.toml` and the environment. Units are in the names.
-
-Order, the later wins: defaults, `rag.toml` (or the file `RAG_CONFIG` names), `.env`, environment variables
-`RAG_SECTION__KEY`. Provider keys keep their usual names (`ANTHROPIC_API_KEY`, `OPENAI_API_KEY`); each may be given
-as a file instead (`ANTHROPIC_API_KEY_FILE`).
-"""
+"""One frozen tree of settings; units are in the names. `rag.configuration` reads it from files and the environment."""
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
-from pydantic_settings.sources import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
-
-from rag.errors import ConfigurationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
-_PREFIX = "RAG_"
-_DATA_DIR = "RAG_DATA_DIR"
-_NOT_SETTINGS = {"RAG_CONFIG", _DATA_DIR}
+RERANKER_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
+ENVIRONMENT_PREFIX = "RAG_"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -32,7 +20,10 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _plain_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("must have a host that can be read") from None  # its words would repeat what may be a secret
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must begin with http:// or https:// and a host")
     if parts.username is not None or parts.password is not None:
@@ -44,16 +35,28 @@ def _plain_url(url: str) -> str:
     return url
 
 
+Precision = Literal["int8", "bf16", "fp32"]
+CompressionMethod = Literal["none", "extractive", "llmlingua", "longllmlingua", "llmlingua-2", "llmlingua-2-graph"]
 Url = Annotated[str, AfterValidator(_plain_url)]
 
 
 def _usable_key(key: SecretStr) -> SecretStr:
-    if not key.get_secret_value() or any(character.isspace() for character in key.get_secret_value()):
+    text = key.get_secret_value()
+    if not text or any(map(str.isspace, text)):
         raise ValueError("must not be empty or hold white space")
     return key
 
 
+def _fits_header(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("must hold printable ASCII characters alone, or no header can carry it; paste the key again")
+    return key
+
+
 ApiKey = Annotated[SecretStr, AfterValidator(_usable_key)]
+SentKey = Annotated[ApiKey, AfterValidator(_fits_header)]
+"""Of a server that we ask."""
 
 
 class _Section(BaseModel):
@@ -76,7 +79,7 @@ class Embedding(_Section):
 
     runtime: Literal["openvino", "torch", "openai"] = "openvino"
     model: str = Field(PACKAGED_MODEL, min_length=1)
-    precision: Literal["int8", "bf16", "fp32"] = "int8"
+    precision: Precision = "int8"
     dimensions: Count | None = Field(None, description="shorten vectors to this length (openai only)")
     batch_tokens: Count = Field(2048, description="tokens per batch inside the model")
     threads: int = Field(0, ge=0, description="0 = all cores")
@@ -85,8 +88,11 @@ class Embedding(_Section):
 class Lexical(_Section):
     """BM25."""
 
-    language: str = Field("english", description="stemmer and stop words; 'none' for neither")
-    k1: float = Field(1.2, ge=0)
+    language: str = Field(
+        "english", description="stemmer and stop words; 'none' for neither, 'auto' for that of the first documents"
+    )
+    phrase_weight: float = Field(1.5, ge=1, allow_inf_nan=False, description="of terms a query puts in quotation marks")
+    k1: float = Field(1.2, ge=0, allow_inf_nan=False)
     b: Fraction = 0.75
 
 
@@ -94,7 +100,7 @@ class Store(_Section):
     """Where passages live: a folder under `data.dir`, or a Qdrant server."""
 
     url: Url | None = Field(None, description="of a Qdrant server; none = embedded, in data.dir")
-    api_key: SecretStr | None = None
+    api_key: SentKey | None = None
     prefer_grpc: bool = False
     timeout_s: Seconds = 30
     collection: str = Field("passages", pattern=r"^[A-Za-z0-9_-]{1,64}$")
@@ -151,10 +157,46 @@ class Retrieval(_Section):
 
     k: Count = Field(10, le=1000, description="candidates returned")
     retrieve_k: Count = Field(100, le=10_000, description="candidates per leg")
-    fusion: Literal["rrf", "convex"] = "convex"
-    rrf_k: Count = 60
-    weight_dense: Fraction = Field(0.5, description="of the dense leg; the lexical leg has the rest")
-    window_sentences: int = Field(3, ge=0, description="added on both sides of a hit, in the answer's context")
+    fusion: Literal["auto", "rrf", "convex", "dbsf"] = Field("auto", description="auto = as tuned, else convex")
+    rrf_k: Count | None = Field(None, description="none = as tuned, else 60")
+    weight_dense: Fraction | None = Field(
+        None, description="the lexical leg has the rest; none = as tuned, else 0.6 (rrf 0.5)"
+    )
+    expansion: Literal["window", "section", "none"] = Field("window", description="what is added to a hit in an answer")
+    window_sentences: int = Field(3, ge=0, le=100, description="added on both sides of a hit (window)")
+    section_tokens: Count = Field(600, description="of a hit's section, around the hit, at most so many (section)")
+
+
+class Rerank(_Section):
+    """A cross-encoder's say in the order of the best candidates."""
+
+    mode: Literal["auto", "on", "off"] = Field("auto", description="auto = where `rag eval tune` found that it helps")
+    runtime: Literal["openvino", "torch", "remote"] = "openvino"
+    model: str = Field(RERANKER_MODEL, min_length=1, description="as embedding.model; remote: the server's name for it")
+    precision: Precision = "int8"
+    url: Url | None = Field(None, description="of an endpoint /rerank (remote)")
+    api_key: SentKey | None = None
+    rerank_k: Count = Field(30, le=1000, description="candidates that are scored")
+    weight: Fraction | None = Field(None, description="the fused score has the rest; none = as tuned, else 0.5")
+    timeout_s: Seconds = Field(1, description="what is not scored by then stays in fused order")
+    batch_tokens: Count = 4096
+    max_tokens: int = Field(512, ge=32, description="of query and passage together; the passage is cut")
+
+
+class Compression(_Section):
+    """Fewer tokens of the same sources."""
+
+    method: Literal["none", "extractive", "llmlingua", "longllmlingua", "llmlingua-2", "llmlingua-2-graph"] = (
+        "extractive"
+    )
+    mode: Literal["auto", "on", "off"] = Field("auto", description="auto = where saved tokens cost more than the time")
+    model: str | None = Field(None, min_length=1, description="a folder or known name; extractive needs none")
+    precision: Precision = Field("bf16", description="of llmlingua-2-graph; fp32 keeps the package's very words")
+    batch_tokens: Count = Field(4096, description="tokens per batch inside the model (llmlingua-2-graph)")
+    rate: float = Field(0.5, gt=0, le=1, description="share of the tokens that is kept")
+    min_tokens: int = Field(500, ge=0, description="a shorter context is shown as it is")
+    usd_per_hour: Price = Field(2, description="what an hour of a user's waiting costs")
+    usd_per_million_tokens: Price = Field(3, description="what a model reads; extractive answers read for nothing")
 
 
 class PromptSettings(_Section):
@@ -162,6 +204,11 @@ class PromptSettings(_Section):
 
     max_context_tokens: Count = Field(3000, description="budget of all sources together")
     max_sources: Count = Field(8, description="at most so many numbered sources")
+    order: Literal["best-first", "both-ends"] = "best-first"
+    duplicate_similarity: float = Field(
+        0.9, ge=0.5, le=1, description="of word shingles; a passage so like a better one is left out"
+    )
+    diversity: Fraction = Field(0, description="share of dissimilarity in choosing sources (MMR); 0 = relevance alone")
 
 
 class AnthropicProvider(_Section):
@@ -210,6 +257,8 @@ class Telemetry(_Section):
     """Logs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    query_log: Path | None = Field(None, description="file for a sample of questions and answers with their texts")
+    query_log_share: Fraction = Field(0.05, description="of the answered questions, where query_log is set")
 
 
 class Settings(BaseSettings):
@@ -218,7 +267,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
-        env_prefix=_PREFIX,
+        env_prefix=ENVIRONMENT_PREFIX,
         env_nested_delimiter="__",
         env_ignore_empty=True,
         nested_model_default_partial_update=True,
@@ -232,6 +281,8 @@ class Settings(BaseSettings):
     chunking: Chunking = Chunking()
     contextual: Contextual = Contextual()
     retrieval: Retrieval = Retrieval()
+    rerank: Rerank = Rerank()
+    compression: Compression = Compression()
     prompt: PromptSettings = PromptSettings()
     llm: Llm = Llm()
     api: Api = Api()
@@ -248,148 +299,6 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment and file are read by `load_settings`, which also knows where each value came from."""
+        """Environment and file are read by `rag.configuration`, which also knows where each value came from."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
-
-
-_KEYS = {"ANTHROPIC_API_KEY": "anthropic_api_key", "OPENAI_API_KEY": "openai_api_key"}
-
-
-def load_settings(directory: Path | None = None) -> Settings:
-    """The settings of this process.
-
-    Args:
-        directory: Where `rag.toml` and `.env` are looked for; the working directory when None.
-
-    Raises:
-        ConfigurationError: One line that names the key, what is wrong with it and where it was set.
-    """
-    directory = directory or Path.cwd()
-    dotenv = _read_dotenv(directory / ".env")
-    variables = {**dotenv, **os.environ}
-    _refuse_unknown_variables(variables)
-    path = _config_path(variables, directory)
-    try:
-        layers = {
-            str(path): _without_keys(TomlConfigSettingsSource(Settings, path)(), path) if path else {},
-            ".env": _sections(DotEnvSettingsSource(Settings, env_file=directory / ".env", env_file_encoding="utf-8")()),
-            "environment": _sections(EnvSettingsSource(Settings)()),
-        }
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-    except SettingsError as error:
-        raise ConfigurationError(f"environment: {error}; lists are written as JSON") from error
-    tree: dict[str, Any] = {}
-    for layer in layers.values():
-        tree = _merge(tree, layer)
-    if variables.get(_DATA_DIR):
-        tree = _merge(tree, {"data": {"dir": variables[_DATA_DIR]}})
-    tree |= {field: secret for name, field in _KEYS.items() if (secret := _read_secret(variables, name))}
-    try:
-        return Settings(**tree)
-    except ValidationError as error:
-        raise ConfigurationError(_explain(error, layers)) from None
-
-
-def _without_keys(tree: dict[str, Any], path: Path) -> dict[str, Any]:
-    for name, field in _KEYS.items():
-        if field in tree:
-            raise ConfigurationError(f"{path}: {field} does not belong in a file of settings; set {name} instead")
-    return tree
-
-
-def _sections(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what else an environment or a `.env` holds."""
-    sections = Settings.model_fields.keys() - _KEYS.values()
-    return {name: value for name, value in variables.items() if name in sections}
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        known = merged.get(key)
-        merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _read_dotenv(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    from dotenv import dotenv_values
-
-    try:
-        return {name: value for name, value in dotenv_values(path).items() if value is not None}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-
-
-def _refuse_unknown_variables(variables: Mapping[str, str]) -> None:
-    """A misspelt variable must not be passed over; pydantic-settings reads only those it expects."""
-    for name in sorted(variables):
-        if not name.startswith(_PREFIX) or name in _NOT_SETTINGS:
-            continue
-        section, separator, _ = name.removeprefix(_PREFIX).lower().partition("__")
-        if not separator or section not in Settings.model_fields:
-            raise ConfigurationError(
-                f"environment variable {name}: not a setting; write RAG_SECTION__KEY, section one of {_known(Settings)}"
-            )
-
-
-def _known(section: type[BaseModel]) -> str:
-    return ", ".join(name for name in section.model_fields if name not in _KEYS.values())
-
-
-def _config_path(variables: Mapping[str, str], directory: Path) -> Path | None:
-    named = variables.get("RAG_CONFIG")
-    if named:
-        if not Path(named).is_file():
-            raise ConfigurationError(f"RAG_CONFIG names {named}, which is not a file")
-        return Path(named)
-    path = directory / "rag.toml"
-    return path if path.is_file() else None
-
-
-def _read_secret(variables: Mapping[str, str], name: str) -> str | None:
-    value, file = variables.get(name), variables.get(f"{name}_FILE")
-    if value and file:
-        raise ConfigurationError(f"both {name} and {name}_FILE are set; unset one")
-    if file:
-        try:
-            value = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{name}_FILE: cannot read {file}: {error}") from error
-        if not value:
-            raise ConfigurationError(f"{name}_FILE: {file} is empty; put the key into it, or unset the variable")
-    if value and not (value.isascii() and value.isprintable() and " " not in value):
-        raise ConfigurationError(f"{name} holds white space or unprintable characters; paste the key alone")
-    return value or None
-
-
-def _explain(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
-    first = error.errors(include_url=False)[0]
-    location = tuple(str(part) for part in first["loc"])
-    name = ".".join(location)
-    where = next((place for place, layer in reversed(list(layers.items())) if _holds(layer, location)), "settings")
-    if where == "environment":
-        where = f"environment variable {_PREFIX}{'__'.join(location).upper()}"
-    if first["type"] == "extra_forbidden":
-        parent: Any = Settings
-        for part in location[:-1]:
-            parent = parent.model_fields[part].annotation
-        return f"{where}: unknown key {name}; known here: {_known(parent)}"
-    # The value is repeated so that the reader finds it, but never one that may be a secret.
-    shown = "" if "key" in name else f" (got {first['input']!r})"
-    unit = "; write a number of seconds, without a unit" if location[-1].endswith("_s") else ""
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {name}: {message[0].lower()}{message[1:]}{unit}{shown}"
-
-
-def _holds(layer: object, location: tuple[str, ...]) -> bool:
-    for part in location:
-        if isinstance(layer, list):
-            return True
-        if not isinstance(layer, Mapping) or part not in layer:
-            return False
-        layer = layer[part]
-    return True

@@ -120,6 +120,9 @@ class Source:
         row_spans: (offset, (first row, last row)) wherever a passage begins, in order; empty where the document has
             no rows.
         also_in: Ids of other documents of the same source with the same content.
+        kept: The parts of the span that a model is shown, as offsets of the document, in order, none touching the
+            next; empty when it is shown as a whole. What a compressor leaves.
+        gap: What stands in for what was left out between two kept parts.
     """
 
     number: int
@@ -135,6 +138,15 @@ class Source:
     pages: tuple[tuple[int, int], ...] = ()
     row_spans: tuple[tuple[int, tuple[int, int]], ...] = ()
     also_in: tuple[str, ...] = ()
+    kept: tuple[tuple[int, int], ...] = ()
+    gap: str = " [...] "
+
+    @property
+    def shown(self) -> str:
+        """What a model is shown of `text`."""
+        if not self.kept:
+            return self.text
+        return self.gap.join(self.text[start - self.start : end - self.start] for start, end in self.kept)
 
     @property
     def page(self) -> int | None:
@@ -229,7 +241,9 @@ class SearchResult:
         passages: Of every candidate in `candidates`, by id.
         stages: Every stage's whole ranking by its name, in the order they ran.
         timings_ms: Milliseconds by stage, and `total`.
+        completed: Of each leg, the scores of all that any leg retrieved; what fusion reads.
         degraded: What could not be done as configured, in words; empty when all went well.
+        skipped: Stage that did not run, as configured -> why, in words.
     """
 
     query: str
@@ -238,6 +252,25 @@ class SearchResult:
     stages: Mapping[str, Ranking]
     timings_ms: Mapping[str, float]
     degraded: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    completed: Mapping[str, Ranking] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionReport:
+    """What a compressor did with the context of one answer.
+
+    Attributes:
+        method: As in the settings.
+        tokens_in: Of all sources before, as `rag.tokens` counts.
+        tokens_out: Of what is shown of them.
+        milliseconds: What it took.
+    """
+
+    method: str
+    tokens_in: int
+    tokens_out: int
+    milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +281,8 @@ class Answer:
         text: With markers `[n]`; each refers to `sources[n - 1]`.
         abstained: True when nothing retrieved supports an answer.
         model: Which model wrote it; `extractive` when no LLM did.
+        compression: None where nothing was compressed; `skipped` then says why.
+        skipped: As in `SearchResult`.
     """
 
     text: str
@@ -259,3 +294,5 @@ class Answer:
     timings_ms: Mapping[str, float]
     stages: Mapping[str, Ranking]
     degraded: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    compression: CompressionReport | None = None

@@ -61,11 +61,23 @@ class InMemoryStore:
             for p in self.points.values()
             if _matches(p.passage, query.tenant, query.filter) and p.passage.version not in hidden
         ]
+        return {leg: ranking[: query.retrieve_k] for leg, ranking in self._rank(query, owned).items()}
+
+    async def score(self, query: Query, passage_ids: Mapping[str, Sequence[str]]) -> Mapping[str, Ranking]:
+        legs = {}
+        for leg, ids in passage_ids.items():
+            found = [self.points[i] for i in ids if i in self.points]
+            owned = [point for point in found if point.passage.tenant == query.tenant]
+            if ids:
+                legs[leg] = self._rank(query, owned)[leg]
+        return legs
+
+    def _rank(self, query: Query, owned: Sequence[IndexedPassage]) -> dict[str, Ranking]:
         legs: dict[str, Ranking] = {}
         if query.dense is not None:
-            legs["dense"] = self._best(query, {p.passage.id: float(p.dense @ query.dense) for p in owned})
+            legs["dense"] = self._ordered({p.passage.id: float(p.dense @ query.dense) for p in owned})
         if query.lexical is not None:
-            legs["bm25"] = self._best(query, self._bm25(query.lexical, owned))
+            legs["bm25"] = self._ordered(self._bm25(query.lexical, owned))
         return legs
 
     def _bm25(self, query: SparseVector, owned: Sequence[IndexedPassage]) -> dict[str, float]:
@@ -81,9 +93,9 @@ class InMemoryStore:
                 scores[point.passage.id] = sum(idf[i] * weights[i] for i in shared)
         return scores
 
-    def _best(self, query: Query, scores: Mapping[str, float]) -> Ranking:
+    def _ordered(self, scores: Mapping[str, float]) -> Ranking:
         documents = {passage_id: self.points[passage_id].passage.document_id for passage_id in scores}
-        return order(Candidate(i, documents[i], score) for i, score in scores.items())[: query.retrieve_k]
+        return order(Candidate(i, documents[i], score) for i, score in scores.items())
 
     async def fetch(self, tenant: str, passage_ids: Sequence[str]) -> Mapping[str, Passage]:
         found = (self.points[i].passage for i in passage_ids if i in self.points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
 
 from api.dependencies import ServingNow
@@ -56,11 +57,13 @@ async def answer(body: AnswerBody, request: Request, serving: ServingNow) -> Res
     """
     search_request = body.to_request(body.question, serving.tenant)
     if body.stream or _accepts_events(request):
-        events = serving.pipeline.stream(search_request)
+        events = serving.logging_answer(serving.pipeline.stream(search_request), body, request.state.request_id)
         return AnswerStream(events, explain=body.explain, ping_interval_s=serving.ping_interval_s)
     written = await until_disconnect(request.receive, serving.pipeline.answer(search_request))
     request.state.log_fields.update(answer_log_fields(written))
-    return JSONResponse(answer_to_json(written, explain=body.explain))
+    # Once the response is sent: nobody waits for a log.
+    logging = BackgroundTask(serving.log_answer, written, body, request.state.request_id)
+    return JSONResponse(answer_to_json(written, explain=body.explain), background=logging)
 
 
 def _accepts_events(request: Request) -> bool:

@@ -1,4 +1,4 @@
-"""From spans of a document to the passages that are indexed, and the text that is indexed for each."""
+"""From spans of a document to the passages that are indexed, with what a reader needs to find their place."""
 
 from __future__ import annotations
 
@@ -45,19 +45,9 @@ def make_passages(document: Document, *, tenant: str, spans: Sequence[tuple[int,
     ]
 
 
-def embedding_text(passage: Passage) -> str:
-    """What is embedded and indexed: title, path of headings, context and text on lines of their own, if not empty.
-
-    A first heading that says what the title says is not repeated.
-    """
-    headings = passage.headings
-    if headings and headings[0].strip() == passage.title.strip():
-        headings = headings[1:]
-    parts = (passage.title, " > ".join(headings), passage.context, passage.text.strip())
-    return "\n".join(part for part in parts if part)
-
-
 def _with_gaps_closed(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    if not spans:
+        return []
     following = [start for start, _ in spans[1:]]
     return [
         (start, next_start if end < next_start and not text[end:next_start].strip() else end)

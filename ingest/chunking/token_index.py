@@ -7,7 +7,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from itertools import chain, pairwise
 
-from rag.context.tokens import token_spans
+from rag.tokens import token_spans
 
 _LONGEST_WORD = 40
 """Characters. What is longer is data such as base64, and counts as several tokens so that it is cut."""
@@ -32,7 +32,7 @@ _VIRAMA = 9
 class TokenIndex:
     """The tokens of `text`.
 
-    Counts equal those of `rag.context.tokens.count_tokens`, except that a word of more than 40 characters
+    Counts equal those of `rag.tokens.count_tokens`, except that a word of more than 40 characters
     counts as several.
     """
 

@@ -52,6 +52,8 @@ def locate(name: str, models_dir: Path) -> Path:
     cached = _in_hub_cache(name)
     if cached is not None:
         return cached
+    if Path(name).is_dir() or Path(name).is_absolute():
+        raise ModelNotFoundError(f"{name} is not a model folder: it holds no config.json; check the path")
     known = " " if name in {model.name for model in KNOWN_MODELS} else ", if the hub has it, "
     raise ModelNotFoundError(
         f"the model {name!r} is not on disk: no such folder, not pulled to {models_dir}, not in the hub cache. "

@@ -130,8 +130,8 @@ class QdrantEdgeStore:
         """See `PassageReader`."""
 
         async def search(hidden: frozenset[str]) -> Mapping[str, Ranking]:
-            found: Mapping[str, Ranking] = await self._run(self._search, query, hidden)
-            return found
+            condition = edge_filter(layout.to_filter(query.tenant, query.filter, hidden=hidden))
+            return await self._rank(query, dict.fromkeys(query.legs, (condition, query.retrieve_k)))
 
         async def read_hidden() -> Mapping[str, Hidden]:
             return self._hidden.get(query.tenant, {})
@@ -139,26 +139,37 @@ class QdrantEdgeStore:
         found, _ = await search_at_one_moment(search, read_hidden, await read_hidden())
         return found
 
-    def _search(self, query: Query, hidden: frozenset[str]) -> Mapping[str, Ranking]:
+    async def score(self, query: Query, passage_ids: Mapping[str, Sequence[str]]) -> Mapping[str, Ranking]:
+        """See `PassageReader`."""
+        asked = {
+            leg: (edge_filter(layout.to_ids_filter(query.tenant, ids)), len(ids))
+            for leg, ids in passage_ids.items()
+            if ids
+        }
+        return await self._rank(query, asked)
+
+    async def _rank(self, query: Query, asked: Mapping[str, tuple[Any, int]]) -> Mapping[str, Ranking]:
+        """The legs asked for, each with its filter and how many it returns at most."""
         import qdrant_edge as edge
 
+        if not asked:
+            return {}
         vectors: dict[str, Any] = {}
         if query.dense is not None:
             vectors[layout.DENSE] = query.dense.tolist()
         if query.lexical is not None:
             vectors[layout.BM25] = edge.SparseVector(list(query.lexical.indices), list(query.lexical.values))
-        condition = edge_filter(layout.to_filter(query.tenant, query.filter, hidden=hidden))
         requests = [
             edge.QueryRequest(
-                limit=query.retrieve_k,
-                query=edge.Query.Nearest(vector, using=name),
+                limit=limit,
+                query=edge.Query.Nearest(vectors[leg], using=leg),
                 filter=condition,
                 with_payload=["document_id"],
             )
-            for name, vector in vectors.items()
+            for leg, (condition, limit) in asked.items()
         ]
-        found = self._shard.query_batch(edge.QueryBatchRequest(requests)) if requests else []
-        return {name: layout.to_ranking(points) for name, points in zip(vectors, found, strict=True)}
+        found = await self._run(self._shard.query_batch, edge.QueryBatchRequest(requests))
+        return {leg: layout.to_ranking(points) for leg, points in zip(asked, found, strict=True)}
 
     async def fetch(self, tenant: str, passage_ids: Sequence[str]) -> Mapping[str, Passage]:
         """See `PassageReader`."""
@@ -218,7 +229,7 @@ class QdrantEdgeStore:
         return self._hidden.get(tenant, {}).get(source, Hidden())
 
     async def retrieve(self, tenant: str, passage_ids: Sequence[str]) -> Sequence[IndexedPassage]:
-        """See `PassageWriter`."""
+        """See `PassageReader`."""
         records = await self._run(self._shard.retrieve, list(passage_ids), True, True) if passage_ids else []  # noqa: FBT003
         stored = {item.passage.id: item for item in map(_to_indexed, records) if item.passage.tenant == tenant}
         return [stored[passage_id] for passage_id in passage_ids if passage_id in stored]

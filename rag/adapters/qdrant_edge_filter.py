@@ -19,6 +19,8 @@ def edge_filter(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a qdrant_edge
 def _edge_condition(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of qdrant_edge's conditions
     import qdrant_edge as edge
 
+    if "has_id" in data:
+        return edge.HasIdCondition(set(data["has_id"]))
     if "key" not in data:
         return edge_filter(data)
     if "range" in data:

@@ -11,9 +11,11 @@ from pathlib import Path
 from rag.adapters.durable_files import delete_durably, write_durably
 from rag.adapters.qdrant_edge import QdrantEdgeStore
 from rag.errors import StoreError
+from rag.retrieval.profile import RetrievalProfile, profile_from_text, profile_to_text
 from rag.retrieval.store import CollectionSpec
 
 _LIVE_FILE = "live"
+_PROFILE_FILE = "profile.json"
 _GENERATION = re.compile("[0-9a-f]{32}")
 
 
@@ -46,6 +48,25 @@ class QdrantEdgeGenerations:
     async def spec(self, generation: str) -> CollectionSpec:
         """See `Generations`."""
         return QdrantEdgeStore.read_spec(self._folder / generation)
+
+    async def profile(self, generation: str) -> RetrievalProfile | None:
+        """See `Generations`."""
+        file = self._folder / generation / _PROFILE_FILE
+        try:
+            written = file.read_text("utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{file} cannot be read ({error}); run `rag eval tune` again, or delete it") from error
+        return profile_from_text(written, collection=generation)
+
+    async def keep_profile(self, generation: str, profile: RetrievalProfile) -> None:
+        """See `Generations`."""
+        file = self._folder / generation / _PROFILE_FILE
+        try:
+            write_durably(file, profile_to_text(profile))
+        except OSError as error:
+            raise StoreError(f"{file} cannot be written: {error}") from error
 
     async def open(self, generation: str) -> QdrantEdgeStore:
         """See `Generations`."""

@@ -6,7 +6,7 @@ the payload below. Filters are written in Qdrant's REST shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,9 @@ DENSE = "dense"
 BM25 = "bm25"
 KEYWORD_INDEXES = ("tenant", "source", "document_id", "version")
 INTEGER_INDEXES = ("page",)
+PROFILE = "profile"
+"""What was tuned for a collection stands under this key beside the description of how it was built."""
+
 _TUPLES = ("headings", "page_breaks")
 _LAYOUT = 2
 """Raised when what a point holds changes, so that an older collection is refused with the remedy."""
@@ -76,6 +79,11 @@ def to_filter(tenant: str, filter_: Filter | None = None, *, hidden: frozenset[s
     return clauses
 
 
+def to_ids_filter(tenant: str, passage_ids: Sequence[str]) -> dict[str, Any]:
+    """What only these passages of the tenant match."""
+    return {"must": [{"key": "tenant", "match": {"value": tenant}}, {"has_id": list(passage_ids)}]}
+
+
 def to_first_passage_filter(tenant: str, version: str) -> dict[str, Any]:
     """What only the passage of ordinal 0 of a version matches."""
     wanted = {"tenant": tenant, "version": version, "ordinal": 0}
@@ -109,7 +117,7 @@ def spec_from_json(data: Mapping[str, Any] | None, *, collection: str) -> Collec
     Raises:
         StoreError: The collection was not made by this service, or its description is damaged.
     """
-    described = dict(data or {})
+    described = {key: value for key, value in (data or {}).items() if key != PROFILE}
     layout = described.pop("layout", 1 if "embedding" in described else None)
     if layout not in (None, _LAYOUT):
         raise StoreError(

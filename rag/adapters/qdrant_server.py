@@ -99,6 +99,30 @@ class QdrantServerStore:
 
     async def search(self, query: Query) -> Mapping[str, Ranking]:
         """See `PassageReader`."""
+
+        async def search(hidden: frozenset[str]) -> Mapping[str, Ranking]:
+            condition = _filter(layout.to_filter(query.tenant, query.filter, hidden=hidden))
+            return await self._rank(query, dict.fromkeys(query.legs, (condition, query.retrieve_k)))
+
+        async def read_hidden() -> Mapping[str, Hidden]:
+            return await self._read_hidden(query.tenant)
+
+        if not query.legs:
+            return {}
+        known = self._known_hidden.get(query.tenant)
+        known = await read_hidden() if known is None else known
+        found, self._known_hidden[query.tenant] = await search_at_one_moment(search, read_hidden, known)
+        return found
+
+    async def score(self, query: Query, passage_ids: Mapping[str, Sequence[str]]) -> Mapping[str, Ranking]:
+        """See `PassageReader`."""
+        asked = {
+            leg: (_filter(layout.to_ids_filter(query.tenant, ids)), len(ids)) for leg, ids in passage_ids.items() if ids
+        }
+        return await self._rank(query, asked) if asked else {}
+
+    async def _rank(self, query: Query, asked: Mapping[str, tuple[Any, int]]) -> Mapping[str, Ranking]:
+        """The legs asked for, each with its filter and how many it returns at most."""
         from qdrant_client import models
 
         vectors: dict[str, Any] = {}
@@ -108,28 +132,15 @@ class QdrantServerStore:
             vectors[layout.BM25] = models.SparseVector(
                 indices=list(query.lexical.indices), values=list(query.lexical.values)
             )
-        if not vectors:
-            return {}
-
-        async def search(hidden: frozenset[str]) -> Mapping[str, Ranking]:
-            condition = _filter(layout.to_filter(query.tenant, query.filter, hidden=hidden))
-            requests = [
-                models.QueryRequest(
-                    query=vector, using=name, limit=query.retrieve_k, filter=condition, with_payload=["document_id"]
-                )
-                for name, vector in vectors.items()
-            ]
-            async with errors_translated():
-                found = await self._client.query_batch_points(self._collection, requests)
-            return {name: layout.to_ranking(answer.points) for name, answer in zip(vectors, found, strict=True)}
-
-        async def read_hidden() -> Mapping[str, Hidden]:
-            return await self._read_hidden(query.tenant)
-
-        known = self._known_hidden.get(query.tenant)
-        known = await read_hidden() if known is None else known
-        found, self._known_hidden[query.tenant] = await search_at_one_moment(search, read_hidden, known)
-        return found
+        requests = [
+            models.QueryRequest(
+                query=vectors[leg], using=leg, limit=limit, filter=condition, with_payload=["document_id"]
+            )
+            for leg, (condition, limit) in asked.items()
+        ]
+        async with errors_translated():
+            found = await self._client.query_batch_points(self._collection, requests)
+        return {leg: layout.to_ranking(answer.points) for leg, answer in zip(asked, found, strict=True)}
 
     async def fetch(self, tenant: str, passage_ids: Sequence[str]) -> Mapping[str, Passage]:
         """See `PassageReader`."""
@@ -213,7 +224,7 @@ class QdrantServerStore:
                 return found
 
     async def retrieve(self, tenant: str, passage_ids: Sequence[str]) -> Sequence[IndexedPassage]:
-        """See `PassageWriter`."""
+        """See `PassageReader`."""
         if not passage_ids:
             return []
         async with errors_translated():

@@ -6,8 +6,10 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rag.adapters.qdrant_layout import PROFILE
 from rag.adapters.qdrant_server import QdrantServerStore, errors_translated
 from rag.errors import RagError, StoreError
+from rag.retrieval.profile import RetrievalProfile, profile_from_text, profile_to_text
 from rag.retrieval.store import CollectionSpec
 
 if TYPE_CHECKING:
@@ -59,6 +61,20 @@ class QdrantServerGenerations:
     async def spec(self, generation: str) -> CollectionSpec:
         """See `Generations`."""
         return await QdrantServerStore.read_spec(self._client, self._prefix + generation)
+
+    async def profile(self, generation: str) -> RetrievalProfile | None:
+        """See `Generations`."""
+        async with errors_translated():
+            described = await self._client.get_collection(self._prefix + generation)
+        written = (described.config.metadata or {}).get(PROFILE)
+        return profile_from_text(written, collection=self._name) if written else None
+
+    async def keep_profile(self, generation: str, profile: RetrievalProfile) -> None:
+        """See `Generations`."""
+        # As text, since metadata is merged key by key and a key that is null is lost.
+        metadata = {PROFILE: profile_to_text(profile)}
+        async with errors_translated():
+            await self._client.update_collection(self._prefix + generation, metadata=metadata)
 
     async def open(self, generation: str) -> QdrantServerStore:
         """See `Generations`."""

@@ -8,8 +8,10 @@ quotation marks has still found the span: then the citation carries the document
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from rag.types import Citation, Source
 
@@ -89,7 +91,7 @@ def make_citation(number: int, quote: str, source: Source | None, *, answer_star
         quote: As the model wrote it; an empty one cannot be verified.
         source: None when the model cites a number it was not shown.
     """
-    span = find_quote(quote, source.text) if source else None
+    span = find_quote_in(source, quote) if source else None
     offset = source.start + span[0] if source and span else source.start if source else 0
     exact = source.text[span[0] : span[1]] if source and span else None
     return Citation(
@@ -107,6 +109,28 @@ def make_citation(number: int, quote: str, source: Source | None, *, answer_star
         rows=source.rows_at(offset) if source else None,
         also_in=source.also_in if source else (),
     )
+
+
+def find_quote_in(source: Source, quote: str) -> tuple[int, int] | None:
+    """Where `quote` stands in `source.text`; None if nowhere.
+
+    Where words were left out without a mark, a quote of what is left stands for the span that it was left of, unless
+    that is longer than a quote may be.
+    """
+    span = find_quote(quote, source.text)
+    if span or not source.kept or source.gap.strip():
+        return span
+    shown = find_quote(quote, source.shown)
+    if shown is None:
+        return None
+    begins = list(accumulate((end - start + len(source.gap) for start, end in source.kept), initial=0))
+
+    def in_text(place: int) -> int:
+        part = bisect_right(begins, place) - 1
+        return source.kept[part][0] - source.start + place - begins[part]
+
+    start, end = in_text(shown[0]), in_text(shown[1] - 1) + 1
+    return (start, end) if end - start <= MAX_QUOTE_CHARACTERS else None
 
 
 def find_quote(quote: str, text: str) -> tuple[int, int] | None:

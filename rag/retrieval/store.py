@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 
 from rag.errors import CollectionMismatchError, StoreError
 from rag.filters import Filter
+from rag.retrieval.profile import RetrievalProfile
 from rag.types import Passage, Ranking, SparseVector, Vectors
 
 T = TypeVar("T")
@@ -80,6 +81,11 @@ class Query:
     retrieve_k: int
     filter: Filter | None = None
 
+    @property
+    def legs(self) -> tuple[str, ...]:
+        """The legs asked for."""
+        return tuple(leg for leg, asked in (("dense", self.dense), ("bm25", self.lexical)) if asked is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class IndexedPassage:
@@ -116,8 +122,23 @@ class PassageReader(Protocol):
         """
         ...
 
+    async def score(self, query: Query, passage_ids: Mapping[str, Sequence[str]]) -> Mapping[str, Ranking]:
+        """The rankings of `search` over some passages alone, wherever they would stand in it, in one batched request.
+
+        A passage without any of the query's terms is not in `bm25`; one that is gone, or another tenant's, in none.
+        The query's filter is not applied again.
+
+        Args:
+            passage_ids: By leg, of those that the query asks for; a leg without ids is left out.
+        """
+        ...
+
     async def fetch(self, tenant: str, passage_ids: Sequence[str]) -> Mapping[str, Passage]:
         """The passages by id, hidden ones too, in one batched read; an id that is not stored is left out."""
+        ...
+
+    async def retrieve(self, tenant: str, passage_ids: Sequence[str]) -> Sequence[IndexedPassage]:
+        """The passages with their vectors, hidden ones too, in the order of the ids; what is not stored is left out."""
         ...
 
     async def close(self) -> None:
@@ -152,10 +173,6 @@ class PassageWriter(Protocol):
 
     async def hidden(self, tenant: str, source: str) -> Hidden:
         """What the last `hide` of this source left."""
-        ...
-
-    async def retrieve(self, tenant: str, passage_ids: Sequence[str]) -> Sequence[IndexedPassage]:
-        """The passages with their vectors, hidden ones too, in the order of the ids; what is not stored is left out."""
         ...
 
     async def versions(self, tenant: str, source: str) -> Mapping[str, int]:
@@ -200,6 +217,14 @@ class Generations(Protocol):
 
     async def spec(self, generation: str) -> CollectionSpec:
         """What one was built with, also while it is in use."""
+        ...
+
+    async def profile(self, generation: str) -> RetrievalProfile | None:
+        """What was tuned for one, also while it is in use; None where nothing was."""
+        ...
+
+    async def keep_profile(self, generation: str, profile: RetrievalProfile) -> None:
+        """Store what was tuned for one with it, in place of what was before, also while it is in use."""
         ...
 
     async def open(self, generation: str) -> PassageStore:

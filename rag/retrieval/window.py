@@ -1,7 +1,7 @@
-"""Expanding hits: a retrieved passage becomes a span of its document, wider by whole sentences.
+"""Expanding hits: a retrieved passage becomes a span of its document, wider by whole sentences or to its section.
 
-Neighbouring passages come from one batched read; windows of one document that touch or overlap become one span, so
-no sentence is shown twice.
+Neighbouring passages come from one batched read; spans of one document that touch or overlap become one, so no
+sentence is shown twice. The token budget of the context decides how far windows reach.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+from typing import Literal
 
 from rag.retrieval.store import PassageReader, passage_id
 from rag.sentences import sentence_spans
+from rag.tokens import count_tokens
 from rag.types import Candidate, Passage, Source
+
+Expansion = Literal["window", "section", "none"]
+_MAX_REACH = 16
+"""Passages on each side that are read for a section."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +40,84 @@ async def expand(
     passages: Mapping[str, Passage],
     store: PassageReader,
     *,
-    window_sentences: int,
+    expansion: Expansion = "window",
+    window_sentences: int = 3,
+    section_tokens: int = 600,
+    max_tokens: int | None = None,
+    max_sources: int | None = None,
 ) -> list[Source]:
     """The spans around the candidates, best first, numbered from 1.
 
     Args:
         passages: Of every candidate, by id.
-        window_sentences: Sentences added on each side of a hit, as far as the neighbouring passages reach; 0 for
-            the hits as they are.
+        expansion: `window` adds sentences, `section` the neighbours under the same headings, `none` nothing.
+        window_sentences: Sentences added on each side of a hit, as far as the neighbouring passages reach. Fewer, the
+            same number around every hit, where the best `max_sources` would not fit into `max_tokens` otherwise.
+        section_tokens: A hit and what is added of its section have at most so many; neighbours are added whole, the
+            nearest first.
     """
     hits = [(candidate, passages[candidate.passage_id]) for candidate in candidates]
     known = {passage.id: passage for _, passage in hits}
-    if window_sentences and hits:
-        tenant = hits[0][1].tenant
-        neighbours = {
-            passage_id(tenant, passage.document_id, passage.version, ordinal)
-            for _, passage in hits
-            for ordinal in (passage.ordinal - 1, passage.ordinal + 1)
-            if ordinal >= 0
-        }
-        known |= await store.fetch(tenant, sorted(neighbours - known.keys()))
+    wanted = _neighbours([passage for _, passage in hits], expansion, window_sentences, section_tokens)
+    if wanted - known.keys():
+        known |= await store.fetch(hits[0][1].tenant, sorted(wanted - known.keys()))
     text_of = _stitch(known.values())
-    windows = [_window(candidate, passage, text_of, window_sentences) for candidate, passage in hits]
-    merged = sorted(_merge(windows), key=lambda window: (-window.score, window.passage.id))
+    if expansion == "section":
+        merged = _best_first(
+            _section(candidate, hit, known, _holding(text_of, hit), section_tokens) for candidate, hit in hits
+        )
+    else:
+        for sentences in range(window_sentences if expansion == "window" else 0, -1, -1):
+            merged = _best_first(_window(candidate, passage, text_of, sentences) for candidate, passage in hits)
+            if sentences == 0 or max_tokens is None or _tokens(merged[:max_sources], text_of) <= max_tokens:
+                break
     return [_source(number, window, text_of) for number, window in enumerate(merged, start=1)]
+
+
+def _neighbours(hits: Iterable[Passage], expansion: Expansion, window_sentences: int, section_tokens: int) -> set[str]:
+    """Ids of the passages that may be added to the hits."""
+    found = set[str]()
+    for hit in hits:
+        reach = int(expansion == "window" and window_sentences > 0)
+        if expansion == "section":
+            # As if the neighbours were half as long as the hit.
+            reach = min(_MAX_REACH, 2 * section_tokens // max(1, count_tokens(hit.text)))
+        ordinals = range(max(0, hit.ordinal - reach), hit.ordinal + reach + 1)
+        found |= {passage_id(hit.tenant, hit.document_id, hit.version, ordinal) for ordinal in ordinals}
+    return found
+
+
+def _section(
+    candidate: Candidate, hit: Passage, known: Mapping[str, Passage], stretch: _Stretch, section_tokens: int
+) -> _Window:
+    """The hit with its neighbours under the same headings, nearest first, as far as the tokens and the stretch go."""
+    first = last = hit
+    left = section_tokens - count_tokens(hit.text)
+    steps = [-1, 1]
+    while steps:
+        for step in tuple(steps):
+            ordinal = (first if step < 0 else last).ordinal + step
+            neighbour = known.get(passage_id(hit.tenant, hit.document_id, hit.version, ordinal))
+            tokens = count_tokens(neighbour.text) if neighbour else 0
+            is_near = neighbour is not None and stretch.start <= neighbour.start and neighbour.end <= stretch.end
+            if neighbour is None or not is_near or neighbour.headings != hit.headings or tokens > left:
+                steps.remove(step)
+                continue
+            left -= tokens
+            first, last = (neighbour, last) if step < 0 else (first, neighbour)
+    return _Window(hit, first.start, last.end, candidate.score, (hit.id,))
+
+
+def _best_first(windows: Iterable[_Window]) -> list[_Window]:
+    return sorted(_merge(windows), key=lambda window: (-window.score, window.passage.id))
+
+
+def _tokens(windows: Iterable[_Window], text_of: _Stretches) -> int:
+    return sum(count_tokens(_text(window, _holding(text_of, window.passage))) for window in windows)
+
+
+def _text(window: _Window, stretch: _Stretch) -> str:
+    return stretch.text[window.start - stretch.start : window.end - stretch.start]
 
 
 @dataclass(frozen=True)
@@ -174,7 +234,7 @@ def _source(number: int, window: _Window, text_of: _Stretches) -> Source:
         pages=stretch.pages,
         start=window.start,
         end=window.end,
-        text=stretch.text[window.start - stretch.start : window.end - stretch.start],
+        text=_text(window, stretch),
         score=window.score,
         passage_ids=window.passage_ids,
         row_spans=stretch.row_spans,

@@ -13,9 +13,10 @@ import pytest
 from api.main import create_app
 from api.server import Server, bind, url_of
 from rag.adapters.anthropic_chat import AnthropicChat
-from rag.adapters.qdrant_bm25 import QdrantBm25
+from rag.adapters.bm25 import Bm25Encoder
 from rag.generation.chat import ChatModel, Completion, TextDelta
-from rag.pipeline import Defaults, Pipeline
+from rag.pipeline import Pipeline
+from rag.request import ContextDefaults, Defaults
 from rag.retrieval.store import IndexedPassage, passage_id
 from rag.settings import Settings
 from rag.types import Passage, Prompt
@@ -27,10 +28,8 @@ DEFAULTS = Defaults(
     retrieve_k=100,
     fusion="convex",
     rrf_k=60,
-    weight_dense=0.5,
-    window_sentences=1,
-    max_context_tokens=3000,
-    max_sources=8,
+    weights_dense={"rrf": 0.5, "convex": 0.5, "dbsf": 0.5},
+    context=ContextDefaults(window_sentences=1),
 )
 TEXTS = {
     "backups.md": "Backups are kept for thirty days. Then they are deleted.",
@@ -42,7 +41,7 @@ TEXTS = {
 async def make_pipeline(chat: ChatModel | None = None, texts: dict[str, str] = TEXTS) -> Pipeline:
     """The texts, indexed for the tenant `default`, one passage each."""
     embedder, store = HashEmbedder(), InMemoryStore()
-    lexical = QdrantBm25(language="english", k1=1.2, b=0.75, average_length=8)
+    lexical = Bm25Encoder(language="english", k1=1.2, b=0.75, average_length=8)
     dense = await embedder.embed_passages(list(texts.values()))
     sparse = lexical.encode_passages(list(texts.values()))
     passages = [_passage(name, text) for name, text in texts.items()]

@@ -6,7 +6,7 @@ import pytest
 
 from api.rendering import search_to_json
 from api.schemas import SearchModel
-from rag.pipeline import SearchRequest
+from rag.request import SearchRequest
 from rag.settings import Settings
 from tests.api.conftest import make_pipeline, make_pipeline_over_a_table, serving
 

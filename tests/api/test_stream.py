@@ -38,7 +38,7 @@ async def test_a_stream_is_sources_then_text_and_citations_then_usage_then_done(
     assert usage.data == whole["usage"]
     timings = done.data.pop("timings_ms")
     assert timings.keys() == whole["timings_ms"].keys()
-    rest_of_whole = {"answer", "abstained", "model", "degraded"}
+    rest_of_whole = {"answer", "abstained", "model", "degraded", "skipped", "compression"}
     assert done.data == {key: whole[key] for key in rest_of_whole}
 
 

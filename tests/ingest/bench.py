@@ -15,7 +15,7 @@ from ingest.manifest import Manifest
 from ingest.pipeline import Ingestion
 from ingest.prepare import Preparation, PreparedItem, prepare_item
 from ingest.report import Progress, Report
-from rag.adapters.qdrant_bm25 import QdrantBm25
+from rag.adapters.bm25 import Bm25Encoder
 from rag.errors import ModelRuntimeError, StoreError
 from rag.filters import Filter
 from rag.retrieval.store import CollectionSpec, IndexedPassage
@@ -88,8 +88,8 @@ class FragileEmbedder(HashEmbedder):
 @dataclass
 class OpenedCollection:
     store: FragileStore = field(default_factory=FragileStore)
-    lexical: QdrantBm25 = field(
-        default_factory=lambda: QdrantBm25(language="english", k1=1.2, b=0.75, average_length=8)
+    lexical: Bm25Encoder = field(
+        default_factory=lambda: Bm25Encoder(language="english", k1=1.2, b=0.75, average_length=8)
     )
 
     @property

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from ingest.change import Batch, Change, EmbeddedPassages, NewDocument
-from ingest.chunking.passages import embedding_text
 from ingest.embed import passages_of
 from ingest.load.extracted import Extracted
 from ingest.manifest import Changes, ItemRecord, Manifest
@@ -13,6 +12,7 @@ from ingest.plan import Group
 from ingest.prepare import PreparedContent, prepare_content
 from rag.errors import StoreError
 from rag.filters import Comparison, Filter
+from rag.retrieval.passage_text import indexed_text
 from rag.retrieval.store import IndexedPassage, Query
 from tests.fake_store import HashEmbedder
 from tests.ingest.bench import PREPARATION, SOURCE, SPEC, TENANT, FragileStore, OpenedCollection, numbered
@@ -88,7 +88,7 @@ class Desk:
 
     async def embedded(self, content: PreparedContent) -> EmbeddedPassages:
         _, passages = passages_of(content, Group(content.content_hash, (content.document_id,)), SOURCE, TENANT)
-        return EmbeddedPassages(passages, await self.embedder.embed_passages([embedding_text(p) for p in passages]))
+        return EmbeddedPassages(passages, await self.embedder.embed_passages([indexed_text(p) for p in passages]))
 
     async def shown(self) -> dict[str, str]:
         """The text that a search sees of each document."""

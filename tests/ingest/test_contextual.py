@@ -15,7 +15,7 @@ from ingest.discover import discover
 from ingest.kept_contexts import ContextKey, KeptContexts
 from ingest.manifest import Manifest
 from ingest.run import Observer
-from rag.bootstrap import build_context_chat, chunker_identity, context_model, live_generation, open_generations
+from rag.bootstrap import chunker_identity, live_generation, open_generations
 from rag.errors import (
     CollectionMismatchError,
     ConfigurationError,
@@ -27,6 +27,7 @@ from rag.errors import (
     ProviderTimeoutError,
     UsageError,
 )
+from rag.models import build_context_chat, context_model
 from rag.retrieval.store import passage_id
 from rag.retrieval.window import expand
 from rag.settings import AnthropicProvider, Contextual, Llm, OpenAIProvider, Providers, Settings

@@ -15,7 +15,8 @@ from ingest.report import Report
 from ingest.run import open_ingestion, open_manifest
 from rag.adapters.qdrant_edge import QdrantEdgeStore
 from rag.bootstrap import build_pipeline
-from rag.pipeline import Pipeline, SearchRequest
+from rag.pipeline import Pipeline
+from rag.request import SearchRequest
 from rag.retrieval.store import IndexedPassage, Query
 from rag.types import Passage, Ranking
 from tests.fakes import FakeChat
@@ -63,7 +64,8 @@ async def opened(place: Workplace) -> AsyncIterator[tuple[Ingestion, Pipeline]]:
     """What writes and what searches, on the same store."""
     with open_manifest(place.settings) as manifest:
         async with open_ingestion(place.settings, manifest, place.embedder) as ingestion:
-            yield ingestion, build_pipeline(place.settings, place.embedder, FakeChat(), ingestion.state.collection)
+            collection = ingestion.state.collection
+            yield ingestion, await build_pipeline(place.settings, place.embedder, FakeChat(), collection)
 
 
 async def update(place: Workplace, ingestion: Ingestion) -> Report:
@@ -127,6 +129,9 @@ class BetweenReads:
         found = await self._store.search(query)
         await self._happens()
         return found
+
+    async def score(self, query: Query, passage_ids: Mapping[str, Sequence[str]]) -> Mapping[str, Ranking]:
+        return await self._store.score(query, passage_ids)
 
     async def fetch(self, tenant: str, passage_ids: Sequence[str]) -> Mapping[str, Passage]:
         return await self._store.fetch(tenant, passage_ids)

@@ -15,6 +15,7 @@ from rag.adapters.qdrant_edge_generations import QdrantEdgeGenerations
 from rag.adapters.qdrant_server import connect
 from rag.adapters.qdrant_server_generations import QdrantServerGenerations
 from rag.errors import StoreBusyError, StoreError
+from rag.retrieval.profile import RetrievalProfile
 from rag.retrieval.store import CollectionSpec, Generations
 from tests.protocols.test_passage_store import indexed, passage
 
@@ -358,3 +359,37 @@ async def test_a_server_that_is_not_there_is_named_as_the_cause():
         with pytest.raises(StoreError, match=r"the Qdrant server cannot be reached; check store\.url"):
             await call
     await generations.close()
+
+
+PROFILE = RetrievalProfile(
+    embedding="hash",
+    fusion="convex",
+    weight_dense=0.65,
+    rrf_k=60,
+    reranker=None,
+    is_rerank_on=False,
+    rerank_weight=0.5,
+    rerank_gain=0.0,
+    judged="questions, split test, 120 queries",
+    gain=0.012,
+    measure="ndcg@10",
+)
+
+
+async def test_what_was_tuned_is_kept_with_a_generation_also_while_it_is_open(generations):
+    store = await generations.create(FIRST)
+    assert await generations.profile(FIRST.id) is None
+    await generations.keep_profile(FIRST.id, replace(PROFILE, weight_dense=0.1, reranker="former"))
+    await generations.keep_profile(FIRST.id, PROFILE)
+    assert await generations.profile(FIRST.id) == PROFILE
+    assert await generations.spec(FIRST.id) == FIRST
+    await store.close()
+
+
+async def test_a_damaged_profile_is_named_with_its_remedy(tmp_path):
+    generations = QdrantEdgeGenerations(tmp_path)
+    store = await generations.create(FIRST)
+    (tmp_path / FIRST.id / "profile.json").write_text('{"fusion": "convex"}')
+    with pytest.raises(StoreError, match="rag eval tune"):
+        await generations.profile(FIRST.id)
+    await store.close()

@@ -14,7 +14,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from rag.adapters.qdrant_bm25 import QdrantBm25
+from rag.adapters.bm25 import Bm25Encoder
 from rag.adapters.qdrant_edge import QdrantEdgeStore
 from rag.adapters.qdrant_server import QdrantServerStore, connect
 from rag.errors import StoreBusyError, StoreError
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 DIMENSION = 8
 SPEC = CollectionSpec("c0ffee", "hash", DIMENSION, "qdrant-bm25:none", "sentences=6", 6.5)
-LEXICAL = QdrantBm25(language="none", k1=1.2, b=0.75, average_length=6.5)
+LEXICAL = Bm25Encoder(language="none", k1=1.2, b=0.75, average_length=6.5)
 WORDS = "tide moon sea sun wine oak steel tank beer malt hop yeast".split()
 ABSENT_ID = passage_id("acme", "absent", "v1", 0)
 
@@ -847,3 +847,31 @@ async def test_a_server_that_never_takes_a_write_is_given_up(waits):
             await store.upsert(indexed([passage("one")]))
         await store.close()
     assert sum(waits) == 300
+
+
+async def test_any_passage_can_be_scored_as_a_search_would(store):
+    reference = InMemoryStore()
+    items = indexed(library())
+    await store.upsert(items)
+    await reference.upsert(items)
+    first, second = ([item.passage.id for item in items][start::3] for start in (0, 1))
+    for chosen in ({"dense": first, "bm25": second}, {"dense": [], "bm25": first}, {"dense": second}):
+        query = asked("moon tide")
+        expected, found = await reference.score(query, chosen), await store.score(query, chosen)
+        assert list(found) == list(expected)
+        for leg, ranking in expected.items():
+            assert [c.document_id for c in found[leg]] == [c.document_id for c in ranking]
+            assert [c.score for c in found[leg]] == pytest.approx([c.score for c in ranking], abs=1e-4)
+
+
+async def test_scores_of_what_is_not_there_or_not_ones_own_are_left_out(store):
+    own, strange = passage("own"), replace(passage("strange"), tenant="rival")
+    await store.upsert(indexed([own, strange]))
+    nowhere = passage_id("acme", "nowhere", "v1", 0)
+    ids = [own.id, strange.id, nowhere]
+    found = await store.score(asked("moon"), {"dense": ids, "bm25": ids})
+    assert {leg: [c.passage_id for c in ranking] for leg, ranking in found.items()} == {
+        "dense": [own.id],
+        "bm25": [own.id],
+    }
+    assert await store.score(asked("moon"), {"dense": [], "bm25": []}) == await store.score(asked("moon"), {}) == {}

@@ -4,18 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from rag.adapters.qdrant_bm25 import QdrantBm25
+from rag.adapters.bm25 import Bm25Encoder
+from rag.context.compression import Compression, CompressionPolicy
 from rag.context.prompt import ABSTENTION, SYSTEM
 from rag.errors import ProviderRateLimitError, ProviderResponseError, StoreError, UsageError
 from rag.filters import Comparison
 from rag.generation.chat import ChatModel, TextDelta
 from rag.generation.citation import AnswerText
-from rag.pipeline import AnswerEvent, Defaults, Pipeline, SearchRequest
+from rag.pipeline import AnswerEvent, Pipeline
+from rag.request import ContextDefaults, Defaults, SearchRequest
 from rag.retrieval.fusion import convex_fusion, reciprocal_rank_fusion
+from rag.retrieval.rerank import Reranking, RerankPolicy
 from rag.retrieval.store import IndexedPassage, Query, passage_id
 from rag.types import Answer, Citation, Passage, Prompt, Ranking, Source, Usage
 from tests.fake_store import HashEmbedder, InMemoryStore
 from tests.fakes import FAKE_USAGE, Failure, FakeChat
+from tests.rag.retrieval.test_rerank import ScriptedReranker
 
 TEXTS = {
     "backups.md": "Backups are kept for thirty days. Then they are deleted.",
@@ -31,10 +35,8 @@ DEFAULTS = Defaults(
     retrieve_k=4,
     fusion="convex",
     rrf_k=60,
-    weight_dense=0.5,
-    window_sentences=1,
-    max_context_tokens=1000,
-    max_sources=8,
+    weights_dense={"rrf": 0.5, "convex": 0.5, "dbsf": 0.5},
+    context=ContextDefaults(window_sentences=1, max_tokens=1000, max_sources=8),
 )
 
 
@@ -52,7 +54,7 @@ class RecordingStore(InMemoryStore):
 
 async def make_pipeline(chat: ChatModel | None = None, *, store: InMemoryStore | None = None, **defaults) -> Pipeline:
     store, embedder = store or RecordingStore(), HashEmbedder()
-    lexical = QdrantBm25(language="english", k1=1.2, b=0.75, average_length=6)
+    lexical = Bm25Encoder(language="english", k1=1.2, b=0.75, average_length=6)
     pipeline = Pipeline(embedder, lexical, store, chat or FakeChat(ANSWER), replace(DEFAULTS, **defaults))
     await add(pipeline, TEXTS)
     return pipeline
@@ -107,7 +109,7 @@ async def test_a_search_has_the_ranking_of_every_stage_in_order():
     assert result.passages.keys() == {candidate.passage_id for candidate in result.candidates}
     assert all(result.passages[c.passage_id].document_id == c.document_id for c in result.candidates)
     assert (result.query, result.degraded) == (QUESTION, ())
-    assert list(result.timings_ms) == ["embed", "retrieve", "fuse", "fetch", "total"]
+    assert list(result.timings_ms) == ["embed", "retrieve", "complete", "fuse", "fetch", "total"]
     assert sum(result.timings_ms.values()) <= 2 * result.timings_ms["total"] + 0.01
 
 
@@ -139,7 +141,7 @@ async def test_fusion_and_weight_are_chosen_per_request():
             legs = [result.stages["dense"], result.stages["bm25"]]
             weights = [weight, 1 - weight]
             expected = (
-                convex_fusion(legs, weights=weights)
+                convex_fusion([result.completed["dense"], result.completed["bm25"]], weights=weights)
                 if fusion == "convex"
                 else reciprocal_rank_fusion(legs, weights=weights, k=60)
             )
@@ -175,11 +177,11 @@ async def test_a_tenant_sees_nothing_of_another():
 
 async def test_a_query_without_an_indexable_word_says_that_one_leg_is_missing():
     pipeline = await make_pipeline()
-    result = await pipeline.search(asking("to be or not to be"))
+    result = await pipeline.search(asking("?!"))
     assert list(result.stages) == ["dense", "fused"]
     assert result.candidates
     assert result.degraded == ("lexical: the query has no indexable word, dense retrieval only",)
-    answer = await pipeline.answer(asking("to be or not to be"))
+    answer = await pipeline.answer(asking("?!"))
     assert answer.degraded == result.degraded
 
 
@@ -230,13 +232,13 @@ async def test_an_answer_has_its_evidence():
     assert [source.number for source in answer.sources] == [1, 2, 3]
     assert (answer.model, answer.usage, answer.degraded) == ("fake:model", FAKE_USAGE, ())
     assert list(answer.stages) == ["dense", "bm25", "fused"]
-    stages = ["embed", "retrieve", "fuse", "fetch", "expand", "generate", "total"]
+    stages = ["embed", "retrieve", "complete", "fuse", "fetch", "expand", "compress", "generate", "total"]
     assert list(answer.timings_ms) == stages
 
 
 async def test_the_model_is_shown_the_sources_and_the_question():
     chat = FakeChat(ANSWER)
-    pipeline = await make_pipeline(chat, max_sources=2)
+    pipeline = await make_pipeline(chat, context=ContextDefaults(max_sources=2))
     answer = await pipeline.answer(asking(f" {QUESTION}\n"))
     (prompt,) = chat.prompts
     assert prompt == Prompt(SYSTEM, answer.sources, QUESTION, "answer-1")
@@ -244,7 +246,7 @@ async def test_the_model_is_shown_the_sources_and_the_question():
 
 
 async def test_sources_fit_the_budget():
-    pipeline = await make_pipeline(max_context_tokens=1)
+    pipeline = await make_pipeline(context=ContextDefaults(max_tokens=1))
     assert [source.number for source in (await pipeline.answer(asking())).sources] == [1]
 
 
@@ -356,3 +358,61 @@ async def test_closing_releases_the_model_and_the_store():
     await pipeline.close()
     assert chat.closed
     assert pipeline.store.closed
+
+
+async def test_reranking_that_is_asked_for_and_cannot_be_done_is_said():
+    pipeline = await make_pipeline()
+    asked = await pipeline.search(asking(rerank="on"))
+    assert asked.degraded == ("rerank: no reranker is configured",)
+    left_out = await pipeline.search(asking())
+    assert (left_out.degraded, left_out.skipped) == ((), {"rerank": "no reranker is configured"})
+
+
+async def test_a_reranker_reorders_the_best_and_leaves_the_others_behind_them():
+    reranker = ScriptedReranker(0.0, 1.0)
+    pipeline = replace(
+        await make_pipeline(), reranking=Reranking(reranker, RerankPolicy(mode="on", rerank_k=2, weight=1))
+    )
+    result = await pipeline.search(asking())
+    fused = documents(result.stages["fused"])
+    assert list(result.stages) == ["dense", "bm25", "fused", "reranked"]
+    assert documents(result.stages["reranked"]) == [fused[1], fused[0], *fused[2:]]
+    assert documents(result.candidates) == [fused[1], fused[0], fused[2]]
+    assert (result.skipped, "rerank" in result.timings_ms) == ({}, True)
+    await pipeline.close()
+    assert reranker.closed
+
+
+async def test_an_answer_says_what_compression_left_and_cites_the_whole_document():
+    class FirstHalf:
+        name = "first-half"
+
+        async def compress(self, question, sources, *, target_tokens):
+            return [replace(s, kept=((s.start, s.start + len(s.text) // 2),)) for s in sources]
+
+        async def close(self):
+            pass
+
+    chat = FakeChat(ANSWER)
+    policy = CompressionPolicy(mode="on")
+    pipeline = replace(await make_pipeline(chat), compression=Compression(FirstHalf(), policy))
+    answer = await pipeline.answer(asking())
+    assert answer.compression.method == "first-half"
+    assert answer.compression.tokens_out < answer.compression.tokens_in
+    assert chat.prompts[0].sources[0].shown == answer.sources[0].text[: len(answer.sources[0].text) // 2]
+    assert answer.citations[0].verified
+    assert "compress" not in answer.skipped
+
+
+async def test_sources_are_diverse_when_that_is_asked_for_and_shown_at_both_ends():
+    texts = {f"{n}.md": f"The moon causes the tides, says {word}." for n, word in enumerate(("one", "two", "three"))}
+    pipeline = await make_pipeline(
+        context=ContextDefaults(window_sentences=0, max_sources=3, diversity=0.9, order="both-ends")
+    )
+    await add(pipeline, texts)
+    answer = await pipeline.answer(asking(k=3))
+    assert [source.number for source in answer.sources] == [1, 2, 3]
+    scores = [source.score for source in answer.sources]
+    assert scores[0] == max(scores)
+    assert scores[1] == min(scores)
+    assert len({source.document_id for source in answer.sources} - texts.keys()) >= 1

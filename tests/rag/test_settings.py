@@ -3,8 +3,9 @@ from pathlib import Path
 import pydantic
 import pytest
 
+from rag.configuration import load_settings
 from rag.errors import ConfigurationError
-from rag.settings import Settings, load_settings
+from rag.settings import Settings
 
 SECRET = "sk-do-not-show"  # the value of every key in this module
 
@@ -30,7 +31,7 @@ def test_without_any_file_the_defaults_hold(folder):
     settings = load_settings()
     assert settings == Settings()
     assert settings.data.dir == Path(".rag")
-    assert (settings.retrieval.k, settings.retrieval.rrf_k, settings.llm.timeout_s) == (10, 60, 60)
+    assert (settings.retrieval.k, settings.rerank.rerank_k, settings.llm.timeout_s) == (10, 30, 60)
     assert settings.anthropic_api_key is settings.openai_api_key is settings.store.url is None
 
 
@@ -45,7 +46,7 @@ def test_the_later_of_defaults_file_dotenv_and_environment_wins(folder, monkeypa
     monkeypatch.setenv("RAG_RETRIEVAL__RRF_K", "3")
     retrieval = load_settings().retrieval
     assert (retrieval.k, retrieval.retrieve_k, retrieval.rrf_k) == (1, 2, 3)
-    assert retrieval.weight_dense == 0.5
+    assert retrieval.fusion == "auto"
 
 
 def test_sections_reach_any_depth(folder, monkeypatch):
@@ -111,7 +112,7 @@ def test_an_empty_variable_is_as_good_as_none(folder, monkeypatch):
         ("[retrieval]\nk = 1001", "retrieval.k: input should be less than or equal to 1000 (got 1001)"),
         ("[retrieval]\nk = 'ten'", "retrieval.k: input should be a valid integer"),
         ("[retrieval]\nweight_dense = 1.5", "retrieval.weight_dense: input should be less than or equal to 1"),
-        ("[retrieval]\nfusion = 'sum'", "retrieval.fusion: input should be 'rrf' or 'convex' (got 'sum')"),
+        ("[retrieval]\nfusion = 'sum'", "retrieval.fusion: input should be 'auto', 'rrf', 'convex' or 'dbsf'"),
         ("[store]\ncollection = '../x'", "store.collection: string should match pattern"),
         ("[store]\nurl = ''", "store.url: must begin with http:// or https:// and a host"),
         ("[store]\nurl = 'http://host:abc'", "store.url: must have a number from 0 to 65535 as port"),
@@ -149,6 +150,32 @@ def test_what_is_wrong_in_the_dotenv_is_named(folder):
     assert "RAG_RETRIEVALS__K: not a setting" in refused()
     Path(".env").write_bytes(b"RAG_RETRIEVAL__K=\xff\n")
     assert refused().startswith(f"{folder / '.env'}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RAG_RERANK__URL", "http://user:hunter2@host/rerank"),
+        ("RAG_RERANK__URL", "user:hunter2@host/rerank"),
+        ("RAG_RERANK__URL", "http://[user:hunter2@host/rerank"),
+        ("RAG_RERANK__URL", "http://user:hunter2@ho\u2100st/rerank"),
+        ("RAG_STORE__URL", "http://host:hunter2"),
+        ("RAG_LLM__PROVIDERS__OPENAI__BASE_URL", "https://user:hunter2@host/v1"),
+    ],
+)
+def test_an_address_that_is_refused_is_not_repeated_as_it_may_hold_a_password(folder, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    said = refused()
+    assert said.startswith(f"environment variable {name}: ")
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "a\x01b", "a\u200bb"])
+def test_a_key_that_fits_no_header_is_refused(folder, monkeypatch, key):
+    monkeypatch.setenv("RAG_RERANK__API_KEY", key)
+    said = refused()
+    assert said.startswith("environment variable RAG_RERANK__API_KEY: rerank.api_key: must hold printable ASCII")
+    assert key not in said
 
 
 @pytest.mark.parametrize("value", ["30s", "1m", "0", "-1", "inf", "nan"])

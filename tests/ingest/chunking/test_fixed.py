@@ -4,8 +4,8 @@ import pytest
 
 from ingest.chunking.fixed import chunk
 from ingest.chunking.token_index import TokenIndex
-from rag.context.tokens import count_tokens
 from rag.errors import ConfigurationError
+from rag.tokens import count_tokens
 from rag.types import Document, Heading
 from tests.ingest.chunking.documents import check, check_graphemes, check_rows, documents, table
 

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from ingest.chunking.passages import embedding_text, make_passages
+from ingest.chunking.passages import make_passages
+from rag.retrieval.passage_text import indexed_text
 from rag.retrieval.store import passage_id
 from rag.types import Document, Heading, Passage
 
@@ -86,12 +87,12 @@ def test_the_page_is_that_of_the_start(first, page):
 )
 def test_what_is_embedded_names_title_and_headings_once(title, headings, expected):
     passage = replace(passage_at("Zero.", "Zero."), title=title, headings=headings, text="Text.")
-    assert embedding_text(passage) == expected
+    assert indexed_text(passage) == expected
 
 
 def test_a_context_is_embedded_between_the_headings_and_the_text():
     passage = replace(passage_at("Zero.", "Zero."), title="Title", headings=("A", "B"), text="Text.\n", context="Why.")
-    assert embedding_text(passage) == "Title\nA > B\nWhy.\nText."
+    assert indexed_text(passage) == "Title\nA > B\nWhy.\nText."
 
 
 def test_rows_are_those_of_the_sheet_that_the_passage_is_on():

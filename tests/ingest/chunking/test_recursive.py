@@ -4,8 +4,8 @@ from itertools import pairwise
 import pytest
 
 from ingest.chunking.recursive import chunk
-from rag.context.tokens import count_tokens
 from rag.errors import ConfigurationError
+from rag.tokens import count_tokens
 from rag.types import Document, Heading
 
 

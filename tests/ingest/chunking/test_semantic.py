@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ingest.chunking.semantic import chunk, embedded_text, embedded_tokens, groups
-from rag.context.tokens import count_tokens
+from rag.tokens import count_tokens
 from rag.types import Document, Heading
 from tests.ingest.chunking.documents import check, check_graphemes, check_rows, documents, table
 

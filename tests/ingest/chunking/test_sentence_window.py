@@ -3,7 +3,7 @@ import random
 import pytest
 
 from ingest.chunking.sentence_window import chunk
-from rag.context.tokens import count_tokens
+from rag.tokens import count_tokens
 from rag.types import Document, Heading
 
 

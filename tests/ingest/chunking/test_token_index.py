@@ -3,7 +3,7 @@ import random
 import pytest
 
 from ingest.chunking.token_index import TokenIndex
-from rag.context.tokens import count_tokens
+from rag.tokens import count_tokens
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 

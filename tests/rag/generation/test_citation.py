@@ -283,3 +283,45 @@ def test_a_quote_is_on_the_page_that_holds_it():
     parser = CitationParser([source])
     pieces = [*parser.feed('[1: "First page"] [1: "Second page"]'), *parser.finish()]
     assert [piece.page for piece in pieces if isinstance(piece, Citation)] == [7, 8]
+
+
+def kept(*parts: str, gap: str) -> Source:
+    spans = [(MOON.start + MOON.text.index(part), MOON.start + MOON.text.index(part) + len(part)) for part in parts]
+    return replace(MOON, kept=tuple(spans), gap=gap)
+
+
+@pytest.mark.parametrize(
+    ("quote", "exact"),
+    [
+        ("moon tides", "moon causes the tides"),
+        ("alone sun helps", "alone:\nthe sun   helps"),
+        ("tides alone", "tides. It isn’t alone"),
+        ("sun   helps", "sun   helps"),
+        # What was left out stands in the document all the same.
+        ("The moon causes", "The moon causes"),
+    ],
+)
+def test_a_quote_of_words_that_were_left_is_the_span_they_were_left_of(quote, exact):
+    source = kept("moon", "tides", "alone", "sun   helps", gap=" ")
+    (citation,) = parsed([f'[1: "{quote}"]'], [source])[1]
+    assert (citation.verified, citation.quote) == (True, exact)
+    assert source.text[citation.start - source.start : citation.end - source.start] == exact
+
+
+@pytest.mark.parametrize("quote", ["sun moon", "moon sinks", "moon [...] tides"])
+def test_words_that_were_not_left_in_that_order_are_not_verified(quote):
+    (citation,) = parsed([f'[1: "{quote}"]'], [kept("moon", "tides", "sun   helps", gap=" ")])[1]
+    assert not citation.verified
+
+
+def test_no_quote_reaches_over_a_mark_of_omission():
+    source = kept("The moon causes the tides.", "The end, the end.", gap=" [...] ")
+    assert source.shown == "The moon causes the tides. [...] The end, the end."
+    assert parsed(['[1: "the tides. The end"]'], [source])[1][0].verified is False
+    assert parsed(['[1: "causes the tides"]'], [source])[1][0].verified is True
+
+
+def test_words_that_were_left_too_far_apart_are_no_quote():
+    text = f"alpha {'filler ' * 200}omega"
+    source = replace(MOON, start=0, end=len(text), text=text, kept=((0, 5), (len(text) - 5, len(text))), gap=" ")
+    assert parsed(['[1: "alpha omega"]'], [source])[1][0].verified is False

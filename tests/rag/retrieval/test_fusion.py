@@ -4,7 +4,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from rag.retrieval.fusion import convex_fusion, order, reciprocal_rank_fusion
+from rag.retrieval.fusion import (
+    complete,
+    convex_fusion,
+    distribution_fusion,
+    fuse,
+    missing,
+    order,
+    reciprocal_rank_fusion,
+)
 from rag.types import Candidate, Ranking
 
 
@@ -63,27 +71,27 @@ def test_negative_scores_are_normalised_like_others():
     assert scores(fused) == {"a": 1, "b": 0.5, "c": 0}
 
 
-@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion])
+@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion, distribution_fusion])
 def test_ties_are_broken_by_id(fuse):
     mirrored = [ranking(b=2, a=1), ranking(a=2, b=1)]
     assert names(fuse(mirrored, weights=[1, 1])) == "ab"
     assert names(fuse([ranking(z=1), ranking(y=1)], weights=[1, 1])) == "yz"
 
 
-@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion])
+@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion, distribution_fusion])
 def test_a_passage_in_one_ranking_only_keeps_its_document(fuse):
     fused = fuse([ranking(a=2, b=1), ranking(c=1)], weights=[1, 1])
     assert {c.passage_id: c.document_id for c in fused} == {name: f"document of {name}" for name in "abc"}
 
 
-@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion])
+@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion, distribution_fusion])
 def test_empty_rankings_add_nothing(fuse):
     assert fuse([], weights=[]) == fuse([(), ()], weights=[1, 1]) == ()
     alone = fuse([ranking(a=2, b=1)], weights=[0.5])
     assert fuse([ranking(a=2, b=1), ()], weights=[0.5, 0.5]) == alone
 
 
-@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion])
+@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, convex_fusion, distribution_fusion])
 def test_a_weight_for_every_ranking_is_needed(fuse):
     with pytest.raises(ValueError, match="zip"):
         fuse([ranking(a=1), ranking(b=1)], weights=[1])
@@ -95,7 +103,7 @@ def test_a_leg_of_weight_zero_orders_nothing():
     assert scores(fused)["c"] == scores(fused)["d"] == 0
 
 
-def test_both_fusions_equal_a_computation_over_a_matrix():
+def test_every_fusion_equals_a_computation_over_a_matrix():
     generator = random.Random(7)
     for _ in range(200):
         rankings = random_rankings(generator)
@@ -107,6 +115,7 @@ def test_both_fusions_equal_a_computation_over_a_matrix():
                 table[row, passages.index(candidate.passage_id)] = candidate.score
         _assert_same(reciprocal_rank_fusion(rankings, weights=weights.tolist()), passages, weights @ _rrf(table))
         _assert_same(convex_fusion(rankings, weights=weights.tolist()), passages, weights @ _min_max(table))
+        _assert_same(distribution_fusion(rankings, weights=weights.tolist()), passages, weights @ _deviations(table))
 
 
 def _rrf(table: np.ndarray) -> np.ndarray:
@@ -125,6 +134,77 @@ def _min_max(table: np.ndarray) -> np.ndarray:
     return normalised
 
 
+def _deviations(table: np.ndarray) -> np.ndarray:
+    normalised = np.zeros_like(table)
+    for row, scored in zip(normalised, table, strict=True):
+        found = ~np.isnan(scored)
+        if found.any():
+            deviation = scored[found].std()
+            standard = (scored[found] - scored[found].mean()) / deviation if deviation else np.zeros(found.sum())
+            row[found] = np.clip(standard / 6 + 0.5, 0, 1)
+    return normalised
+
+
 def _assert_same(fused: Ranking, passages: list[str], totals: np.ndarray) -> None:
     assert scores(fused) == pytest.approx(dict(zip(passages, totals.tolist(), strict=True)), abs=1e-12)
     assert list(fused) == sorted(fused, key=lambda candidate: (-candidate.score, candidate.passage_id))
+
+
+def test_an_outlier_moves_the_scale_of_distributions_less_than_that_of_extremes():
+    steady = ranking(**{f"p{i:02}": 1 - i / 100 for i in range(30)})
+    outlier = ranking(z=1000, **{f"p{i:02}": 1 - i / 100 for i in range(30)})
+    extremes = scores(convex_fusion([steady, outlier], weights=[0.1, 0.9]))
+    distributions = scores(distribution_fusion([steady, outlier], weights=[0.1, 0.9]))
+    assert extremes["p00"] < 0.12 * extremes["z"]
+    assert distributions["p00"] > 0.3 * distributions["z"]
+
+
+@pytest.mark.parametrize("weight_dense", [0.0, 0.3, 1.0])
+def test_legs_are_fused_by_the_method_that_is_named(weight_dense):
+    legs = {"dense": ranking(a=0.9, b=0.5), "bm25": ranking(b=20, c=15)}
+    rankings, weights = list(legs.values()), [weight_dense, 1 - weight_dense]
+    expected = {
+        "rrf": reciprocal_rank_fusion(rankings, weights=weights, k=20),
+        "convex": convex_fusion(rankings, weights=weights),
+        "dbsf": distribution_fusion(rankings, weights=weights),
+    }
+    assert {m: fuse(legs, m, weight_dense=weight_dense, rrf_k=20) for m in expected} == expected
+
+
+def test_a_leg_alone_has_all_the_weight():
+    alone = {"dense": ranking(a=0.9, b=0.5)}
+    fused = fuse(alone, "convex", weight_dense=0.0, rrf_k=60)
+    assert scores(fused) == {"a": 1.0, "b": 0.0}
+
+
+LEGS = {"dense": ranking(a=0.9, b=0.5), "bm25": ranking(b=20, c=15)}
+
+
+def test_missing_is_what_another_leg_retrieved():
+    assert missing(LEGS) == {"dense": ["c"], "bm25": ["a"]}
+    assert missing({"dense": ranking(a=1)}) == {"dense": []}
+    assert missing({}) == {}
+
+
+def test_a_completed_leg_has_every_passage_with_its_score():
+    completed = complete(LEGS, {"dense": ranking(c=0.4)})
+    assert scores(completed["dense"]) == {"a": 0.9, "b": 0.5, "c": 0.4}
+    assert scores(completed["bm25"]) == {"b": 20, "c": 15, "a": 0}
+    assert names(completed["dense"]) == "abc"
+    assert names(completed["bm25"]) == "bca"
+
+
+def test_a_rare_word_that_only_one_leg_knows_beats_what_the_other_leg_likes_best():
+    # Without completion both would be tied at one half: each is the best of one leg and missed by the other.
+    legs = {"dense": ranking(x=0.50, y=0.49, z=0.30), "bm25": ranking(rare=30, y=2)}
+    completed = complete(legs, {"dense": ranking(rare=0.45), "bm25": ()})
+    fused = scores(fuse(legs, "convex", weight_dense=0.5, rrf_k=60, completed=completed))
+    assert fused["rare"] > fused["x"]
+    plain = scores(fuse(legs, "convex", weight_dense=0.5, rrf_k=60))
+    assert plain["rare"] == plain["x"]
+
+
+def test_ranks_are_those_of_what_was_retrieved():
+    completed = complete(LEGS, {"dense": ranking(c=0.95)})
+    fused = fuse(LEGS, "rrf", weight_dense=0.5, rrf_k=60, completed=completed)
+    assert fused == fuse(LEGS, "rrf", weight_dense=0.5, rrf_k=60)

@@ -246,3 +246,82 @@ async def test_a_source_knows_the_page_of_each_of_its_offsets():
     (source,) = await expanded(store, passages, window_sentences=1)
     assert (source.start, source.page) == (0, 1)
     assert (source.page_at(second - 1), source.page_at(second)) == (1, 2)
+
+
+def sections(*counts: int) -> str:
+    """Headed sections of so many sentences each."""
+    return "\n\n".join(
+        f"# Part {part}\n\n" + " ".join(f"Part {part} says number {n} here." for n in range(count))
+        for part, count in enumerate(counts)
+    )
+
+
+async def in_sections(store: InMemoryStore, hits: Sequence[Passage], *, section_tokens: int) -> list[Source]:
+    found = [Candidate(hit.id, hit.document_id, 1 / rank) for rank, hit in enumerate(hits, 1)]
+    passages = {hit.id: hit for hit in hits}
+    return await expand(found, passages, store, expansion="section", section_tokens=section_tokens)
+
+
+async def test_a_section_is_the_passages_under_the_same_headings():
+    doc, store = document(sections(4, 8, 4)), CountingStore()
+    passages = await stored(store, doc, sentences=2)
+    own = [passage for passage in passages if passage.headings == ("Part 1",)]
+    (source,) = await in_sections(store, [own[1]], section_tokens=1000)
+    assert (source.start, source.end) == (own[0].start, own[-1].end)
+    assert source.text == doc.text[source.start : source.end]
+    assert source.passage_ids == (own[1].id,)
+    assert len(store.fetches) == 1
+
+
+@pytest.mark.parametrize(("section_tokens", "before", "after"), [(14, 0, 0), (28, 1, 0), (42, 1, 1), (56, 2, 1)])
+async def test_a_section_reaches_as_far_as_its_tokens(section_tokens, before, after):
+    doc, store = document("# Part 0\n\n" + sections(16).partition("\n\n")[2]), InMemoryStore()
+    passages = await stored(store, doc, sentences=2)
+    (source,) = await in_sections(store, [passages[4]], section_tokens=section_tokens)
+    assert (source.start, source.end) == (passages[4 - before].start, passages[4 + after].end)
+
+
+@pytest.mark.parametrize("hit", [0, 1, 2, 3])
+async def test_a_section_ends_where_text_between_passages_is_not_known(hit):
+    doc, store = document("Alpha one.\nBeta two.\n\n\nGamma three.\nDelta four."), InMemoryStore()
+    starts = [doc.text.index(word) for word in ("Alpha", "Beta", "Gamma", "Delta")]
+    ends = [starts[1], doc.text.index("\n\n"), starts[3], len(doc.text)]
+    spans = list(zip(starts, ends, strict=True))
+    passages = [
+        replace(passage, start=start, end=end, text=doc.text[start:end])
+        for passage, (start, end) in zip(make_passages(doc, tenant="acme", spans=spans), spans, strict=True)
+    ]
+    nothing = np.zeros(1, dtype=np.float32), SparseVector((), ())
+    await store.upsert([IndexedPassage(passage, *nothing) for passage in passages])
+    (source,) = await in_sections(store, [passages[hit]], section_tokens=1000)
+    assert source.text == doc.text[source.start : source.end]
+    assert (source.start, source.end) == ((starts[0], ends[1]) if hit < 2 else (starts[2], ends[3]))
+
+
+async def test_two_hits_of_one_section_are_one_source():
+    doc, store = document(sections(8)), InMemoryStore()
+    passages = await stored(store, doc, sentences=2)
+    (source,) = await in_sections(store, [passages[3], passages[0]], section_tokens=1000)
+    assert set(source.passage_ids) == {passages[0].id, passages[3].id}
+    assert source.score == 1
+
+
+async def test_without_expansion_a_hit_stays_as_it_is_and_nothing_is_read():
+    doc, store = document(numbered_sentences(15)), CountingStore()
+    passages = await stored(store, doc, sentences=3)
+    hit = Candidate(passages[2].id, "doc", 1)
+    (source,) = await expand([hit], {passages[2].id: passages[2]}, store, expansion="none")
+    assert (source.start, source.end, store.fetches) == (passages[2].start, passages[2].end, [])
+
+
+@pytest.mark.parametrize(("max_tokens", "window"), [(108, 3), (107, 2), (60, 1), (59, 0), (20, 0)])
+async def test_the_budget_of_tokens_decides_how_far_windows_reach(max_tokens, window):
+    doc, store = document(numbered_sentences(30)), InMemoryStore()
+    passages = await stored(store, doc, sentences=3)
+    hits = [passages[2], passages[7]]
+    found = [Candidate(hit.id, "doc", 1 / rank) for rank, hit in enumerate(hits, 1)]
+    sources = await expand(
+        found, {p.id: p for p in hits}, store, window_sentences=3, max_tokens=max_tokens, max_sources=2
+    )
+    expected = await expanded(store, hits, window_sentences=window)
+    assert [(s.start, s.end) for s in sources] == [(s.start, s.end) for s in expected]
