@@ -15,15 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from evals.spans import SpanScore, SpanSet, score_spans
-from ingest.chunking.passages import embedding_text, make_passages
+from ingest.chunking.passages import make_passages
 from ingest.chunking.strategies import chunk_documents
-from rag.bootstrap import build_chat, build_pipeline, chunker_identity, create_collection
-from rag.context.tokens import count_tokens, token_spans
+from rag.bootstrap import build_pipeline, chunker_identity, create_collection
 from rag.errors import UsageError
-from rag.pipeline import Pipeline, SearchRequest
+from rag.models import build_chat
+from rag.pipeline import Pipeline
+from rag.request import SearchRequest
 from rag.retrieval.embedding import Embedder
+from rag.retrieval.passage_text import indexed_text
 from rag.retrieval.store import IndexedPassage
 from rag.settings import Chunking, Llm, Settings, Store
+from rag.tokens import count_tokens, token_spans
 from rag.types import Passage, Ranking, Vectors
 
 DEFAULT_BUDGETS = (200, 500, 1000, 2000)
@@ -184,13 +187,13 @@ async def _index(
     """The query path over a store of its own in `folder`."""
     data = settings.data.model_copy(update={"dir": folder})
     scratch = settings.model_copy(update={"data": data, "store": Store(), "llm": Llm(provider="extractive")})
-    texts = [embedding_text(passage) if with_headings else passage.text.strip() for passage in passages]
+    texts = [indexed_text(passage) if with_headings else passage.text.strip() for passage in passages]
     vectors = await embedder.embed_passages(texts)
     collection = await create_collection(scratch, embedder, texts, live=True)
     weights = collection.lexical.encode_passages(texts)
     await collection.store.upsert([IndexedPassage(*parts) for parts in zip(passages, vectors, weights, strict=True)])
     await collection.store.optimize()
-    return build_pipeline(scratch, embedder, build_chat(scratch, embedder), collection)
+    return await build_pipeline(scratch, embedder, build_chat(scratch, embedder), collection)
 
 
 def take_budget(ranking: Ranking, passages: Mapping[str, Passage], budget: int) -> Iterator[tuple[str, int, int]]:

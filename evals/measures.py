@@ -23,7 +23,7 @@ Qrels: TypeAlias = Mapping[str, Judgements]
 """Query id -> document id -> relevance: what people judged."""
 
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
-"""Query id -> document id -> score, higher is better: what a system returned."""
+"""Query id -> document id -> score, higher is better: what a system returned; equal scores in the order they came."""
 
 PerQuery: TypeAlias = Mapping[str, Mapping[str, float]]
 """Query id -> measure (`ndcg@10`) -> value."""
@@ -85,6 +85,7 @@ _FUNCTIONS: Mapping[str, Callable[[Sequence[str], Judgements, int | None], float
     "mrr": mrr,
     "success": success,
     "ap": average_precision,
+    "map": average_precision,
 }
 
 
@@ -93,7 +94,7 @@ class Measure:
     """A measure and its cut-off.
 
     Attributes:
-        name: `ndcg`, `recall`, `mrr`, `success` or `ap`.
+        name: `ndcg`, `recall`, `mrr`, `success`, `ap` or, by the name that its mean over queries has, `map`.
         k: How many documents are looked at, from 1; None looks at all that were returned.
     """
 
@@ -128,6 +129,7 @@ DEFAULT_MEASURES = (
     Measure("recall", 100),
     Measure("mrr", 10),
     Measure("success", 5),
+    Measure("map"),
 )
 
 
@@ -140,16 +142,17 @@ def documents_of(ranking: Ranking) -> dict[str, float]:
 
 
 def rank_documents(scores: Mapping[str, float]) -> list[str]:
-    """Document ids by falling score, equal scores by rising id.
+    """Document ids by falling score, equal scores in the given order: a user sees them so.
 
-    trec_eval breaks ties by falling id, so its numbers for a run with ties may differ in the last places.
+    trec_eval breaks ties by falling id, and `evals.trec.read_run` by rising id, since a file says nothing of the order.
+    So their numbers for a run with ties may differ.
 
     Raises:
         UsageError: A score is not a number, so nothing can be ordered by it.
     """
     if any(math.isnan(score) for score in scores.values()):
         raise UsageError("a run holds a score that is not a number (NaN); mend whatever produced it")
-    return sorted(scores, key=lambda document: (-scores[document], document))
+    return sorted(scores, key=lambda document: -scores[document])
 
 
 def evaluate(run: Run, qrels: Qrels, measures: Sequence[Measure] = DEFAULT_MEASURES) -> dict[str, dict[str, float]]:

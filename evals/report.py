@@ -105,10 +105,12 @@ def _latency_table(report: EvalReport) -> Table:
 
 def _table(title: str, row_header: str, columns: Sequence[str]) -> Table:
     """An empty table of numbers; a folder's name is Text, or rich would read its brackets as markup."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left")
+    # All measures of all stages fit into 80 columns.
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(row_header, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias, get_args
 
 from evals.datasets import Dataset
 from evals.measures import DEFAULT_MEASURES, Measure, PerQuery, Run, documents_of, evaluate, mean
 from evals.report import EvalReport, latency_of
 from rag.errors import UsageError
-from rag.retrieval.fusion import convex_fusion, reciprocal_rank_fusion
+from rag.pipeline import Pipeline
+from rag.request import SearchRequest
+from rag.retrieval.fusion import DEFAULT_RRF_K, DEFAULT_WEIGHTS, FusionMethod, fuse
 from rag.types import Ranking, SearchResult
 
 LEGS = ("bm25", "dense")
-FUSIONS = ("rrf", "convex")
-STAGES = LEGS + FUSIONS
+FUSIONS: tuple[FusionMethod, ...] = get_args(FusionMethod)
+OWN = ("fused", "reranked")
+"""What the pipeline made of the legs, as the collection is tuned."""
+
+STAGES = (*LEGS, *FUSIONS, *OWN)
 
 OnQuery: TypeAlias = Callable[[int, int], None]
 """Called after each query with how many are done and how many there are."""
@@ -35,15 +40,15 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FusionWeights:
-    """How the two legs are joined, for both fusions.
+    """How the two legs are joined, in every fusion that is computed here.
 
     Attributes:
-        dense: Between 0 and 1; BM25 has the rest.
+        dense: By method, each between 0 and 1; BM25 has the rest.
         rrf_k: The constant of reciprocal rank fusion.
     """
 
-    dense: float = 0.5
-    rrf_k: int = 60
+    dense: Mapping[FusionMethod, float] = field(default_factory=lambda: DEFAULT_WEIGHTS)
+    rrf_k: int = DEFAULT_RRF_K
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +56,54 @@ class Evaluation:
     """What one pass over a dataset gave.
 
     Attributes:
-        runs: By stage, in the order asked for: every query's documents with their scores.
+        runs: By stage, in the order asked for, or of `STAGES`: every query's documents with their scores.
         per_query: By stage: every measure of every query, in the order of the dataset.
         timings_ms: By stage of the pipeline: one time for each query, in the order of the dataset. The first
             query is among them, cold caches and all.
         degraded: Query id -> what the pipeline could not do as configured, in words.
+        skipped: Stage of the pipeline that did not run, as configured -> why, in words.
     """
 
     runs: Mapping[str, Run]
     per_query: Mapping[str, PerQuery]
     timings_ms: Mapping[str, tuple[float, ...]]
     degraded: Mapping[str, tuple[str, ...]]
+    skipped: Mapping[str, str]
+
+
+async def evaluate_pipeline(
+    pipeline: Pipeline,
+    dataset: Dataset,
+    *,
+    tenant: str,
+    weights: FusionWeights,
+    stages: Sequence[str] | None = None,
+    measures: Sequence[Measure] = DEFAULT_MEASURES,
+    retrieve_k: int | None = None,
+    on_query: OnQuery | None = None,
+) -> Evaluation:
+    """As `evaluate_dataset`, after one search that warms everything up.
+
+    Args:
+        retrieve_k: Passages per leg; as the pipeline has it where None.
+    """
+    template = SearchRequest(query="warm up", tenant=tenant, k=1, retrieve_k=retrieve_k)
+    await pipeline.search(template)
+    return await evaluate_dataset(
+        lambda query: pipeline.search(replace(template, query=query)),
+        dataset,
+        stages=stages,
+        measures=measures,
+        weights=weights,
+        on_query=on_query,
+    )
 
 
 async def evaluate_dataset(
     search: Searcher,
     dataset: Dataset,
     *,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] | None = None,
     measures: Sequence[Measure] = DEFAULT_MEASURES,
     weights: FusionWeights = FusionWeights(),
     on_query: OnQuery | None = None,
@@ -80,33 +115,57 @@ async def evaluate_dataset(
     Args:
         search: Called once per query.
         dataset: Its `queries` are run; the unanswerable ones are not.
-        stages: `rrf` and `convex` are computed here from the legs, so that both can be compared whichever the
-            pipeline uses; any other name is taken from the result's `stages`.
+        stages: The fusions are computed here from the legs, so that all can be compared whichever the pipeline
+            uses; any other name is taken from the result's `stages`. None scores the legs, the fusions, and of
+            `fused` and `reranked` what the pipeline returned for any query.
         measures: Computed on documents; a document scores as its best passage.
-        weights: Of the legs in both fusions.
+        weights: Of the legs in the fusions that are computed here.
         on_query: Told of the progress.
 
     Raises:
-        UsageError: A stage is asked for that the pipeline does not return.
+        UsageError: A stage is asked for that the pipeline does not return for any query.
     """
-    runs: dict[str, dict[str, Mapping[str, float]]] = {stage: {} for stage in stages}
-    timings: dict[str, list[float]] = {}
-    degraded: dict[str, tuple[str, ...]] = {}
+    results: list[SearchResult] = []
     for done, query in enumerate(dataset.queries, 1):
         result = await search(query.text)
-        for stage in stages:
-            runs[stage][query.id] = documents_of(_ranking(stage, result, weights))
-        for stage, milliseconds in result.timings_ms.items():
-            timings.setdefault(stage, []).append(milliseconds)
-        if result.degraded:
-            degraded[query.id] = result.degraded
+        # Only rankings are needed further on; the passages of thousands of queries would fill the memory.
+        results.append(replace(result, candidates=(), passages={}))
         if on_query is not None:
             on_query(done, len(dataset.queries))
+    return score_results(results, dataset, stages=stages, measures=measures, weights=weights)
+
+
+def score_results(
+    results: Sequence[SearchResult],
+    dataset: Dataset,
+    *,
+    stages: Sequence[str] | None = None,
+    measures: Sequence[Measure] = DEFAULT_MEASURES,
+    weights: FusionWeights = FusionWeights(),
+) -> Evaluation:
+    """What was found for the dataset's queries, in their order, as stages with measures; see `evaluate_dataset`."""
+    returned = set(LEGS).union(*(result.stages for result in results))
+    if stages is None:
+        stages = [stage for stage in STAGES if stage in returned or stage in FUSIONS]
+    for stage in stages:
+        if stage not in returned and stage not in FUSIONS:
+            known = [name for name in STAGES if name in returned or name in FUSIONS]
+            raise UsageError(f"the pipeline has no stage {stage}; choose from {', '.join(known)}{_why_not(stage)}")
+    runs: dict[str, dict[str, Mapping[str, float]]] = {stage: {} for stage in stages}
+    timings: dict[str, list[float]] = {}
+    for query, result in zip(dataset.queries, results, strict=True):
+        for stage in stages:
+            runs[stage][query.id] = documents_of(_ranking(stage, result, weights))
+        for name, milliseconds in result.timings_ms.items():
+            timings.setdefault(name, []).append(milliseconds)
     return Evaluation(
         runs=runs,
         per_query={stage: evaluate(run, dataset.qrels, measures) for stage, run in runs.items()},
         timings_ms={stage: tuple(times) for stage, times in timings.items()},
-        degraded=degraded,
+        degraded={
+            query.id: result.degraded for query, result in zip(dataset.queries, results, strict=True) if result.degraded
+        },
+        skipped={stage: reason for result in results for stage, reason in result.skipped.items()},
     )
 
 
@@ -129,13 +188,18 @@ def report_of(evaluation: Evaluation, dataset: Dataset, *, default_fusion: str) 
 
 
 def _ranking(stage: str, result: SearchResult, weights: FusionWeights) -> Ranking:
-    if stage not in FUSIONS:
-        return _stage(stage, result)
-    legs = [_stage(leg, result) for leg in LEGS]
-    shares = (1 - weights.dense, weights.dense)
-    if stage == "rrf":
-        return reciprocal_rank_fusion(legs, weights=shares, k=weights.rrf_k)
-    return convex_fusion(legs, weights=shares)
+    for method in FUSIONS:
+        if stage == method:
+            legs = {leg: _stage(leg, result) for leg in LEGS}
+            present = {leg: ranking for leg, ranking in legs.items() if leg in result.stages}
+            return fuse(
+                present,
+                method,
+                weight_dense=weights.dense[method],
+                rrf_k=weights.rrf_k,
+                completed=result.completed or None,
+            )
+    return _stage(stage, result)
 
 
 def _stage(name: str, result: SearchResult) -> Ranking:
@@ -144,5 +208,14 @@ def _stage(name: str, result: SearchResult) -> Ranking:
     if name in LEGS and result.degraded:
         # BM25 cannot look for a query without an indexable word: it found nothing, and is scored so.
         return ()
-    known = dict.fromkeys((*result.stages, *FUSIONS))
-    raise UsageError(f"the pipeline has no stage {name}; choose from {', '.join(known)}")
+    if name == "reranked" and "fused" in result.stages:
+        # Nothing was reranked for this query: what a user sees then is the fused ranking.
+        return result.stages["fused"]
+    raise UsageError(
+        f"the pipeline returned no stage {name} for the query {result.query!r} and did not say why; "
+        f"it returned {', '.join(result.stages)}"
+    )
+
+
+def _why_not(stage: str) -> str:
+    return "; nothing was reranked" if stage == "reranked" else ""

@@ -1,13 +1,13 @@
 """Is a difference between two runs more than chance? Paired over queries, and seeded to be repeatable.
 
-Both functions take the values of one measure, one per query, the same queries in the same order in both.
+The functions take the values of one measure, one per query, the same queries in the same order in both runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,80 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much the second of two runs is better, over the same queries.
+
+    Attributes:
+        mean: Of second minus first.
+        interval: Of the mean, 95 %, by bootstrap.
+        p_value: Two-sided, of the randomisation test.
+        wins: Queries on which the second is better; then those on which it is worse, and those without a difference.
+    """
+
+    mean: float
+    interval: Interval
+    p_value: float
+    wins: int
+    losses: int
+    ties: int
+
+
+def difference(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Difference:
+    """Mean, interval, p-value and counts of second minus first.
+
+    Raises:
+        UsageError: The lengths differ, there are no values, or a value is not finite.
+    """
+    differences = _differences(first, second)
+    # Sums in another order differ in their last bits; that is no win.
+    wins, losses = int((differences > 1e-9).sum()), int((differences < -1e-9).sum())
+    return Difference(
+        mean=float(differences.mean()),
+        interval=bootstrap_interval(first, second, seed=seed),
+        p_value=randomisation_test(first, second, seed=seed),
+        wins=wins,
+        losses=losses,
+        ties=len(differences) - wins - losses,
+    )
+
+
+def difference_to_json(of: Difference) -> dict[str, float | int]:
+    """A difference with 4 digits after the point."""
+    return {
+        "mean": round(of.mean, 4),
+        "low": round(of.interval.low, 4),
+        "high": round(of.interval.high, 4),
+        "p": round(of.p_value, 4),
+        "wins": of.wins,
+        "losses": of.losses,
+        "ties": of.ties,
+    }
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for having been many, in the given order.
+
+    Below 0.05 there, the chance that any of the claims is false is at most 0.05, however the tests depend on each
+    other: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
 def randomisation_test(
-    first: Sequence[float], second: Sequence[float], *, permutations: int = 10_000, seed: int = 0
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    alternative: Literal["two-sided", "less"] = "two-sided",
+    permutations: int = 10_000,
+    seed: int = 0,
 ) -> float:
-    """The two-sided p-value of the paired randomisation test on the mean difference.
+    """The p-value of the paired randomisation test on the mean difference.
 
     How often a mean difference at least as large, in either direction, arises when each query's two values
     are swapped by the toss of a coin: Fisher's test, recommended for retrieval by Smucker, Allan and
@@ -42,7 +112,8 @@ def randomisation_test(
 
     Args:
         first: Values of one run.
-        second: Values of the other; the order of the two does not matter.
+        second: Values of the other; the order of the two matters for one side only.
+        alternative: `less` counts only differences as low as the one observed: is the second run worse?
         permutations: At least 1; the smallest p-value that can be seen is about its inverse.
         seed: Of the coin.
 
@@ -53,17 +124,22 @@ def randomisation_test(
     _refuse_below_one(permutations, "permutations")
     differences = _differences(first, second)
     differences = differences[differences != 0]
+    observed, size = float(differences.sum()), float(np.abs(differences).sum())
     # Sums of the same numbers in another order differ in their last bits; such a sum is as large as the one
     # observed.
-    threshold = abs(float(differences.sum())) - 1e-12 * float(np.abs(differences).sum())
+    slack = 1e-12 * size
+
+    def extreme(sums: _Floats) -> NDArray[np.bool_]:
+        return sums <= observed + slack if alternative == "less" else np.abs(sums) >= abs(observed) - slack
+
     if 2 ** len(differences) <= permutations:
-        return float(np.mean(np.abs(_all_signs(len(differences)) @ differences) >= threshold))
+        return float(np.mean(extreme(_all_signs(len(differences)) @ differences)))
     random = np.random.default_rng(seed)
-    extreme = 0
+    count = 0
     for rows in _blocks(permutations, len(differences)):
         signs = 2.0 * random.integers(0, 2, size=(rows, len(differences)), dtype=np.int8) - 1.0
-        extreme += int(np.count_nonzero(np.abs(signs @ differences) >= threshold))
-    return (1 + extreme) / (1 + permutations)
+        count += int(np.count_nonzero(extreme(signs @ differences)))
+    return (1 + count) / (1 + permutations)
 
 
 def bootstrap_interval(

@@ -22,7 +22,7 @@ def write_run(path: Path, run: Run, *, tag: str) -> None:
 
     Args:
         path: Overwritten where it exists.
-        run: Scores must be numbers; equal ones are written in order of document id.
+        run: Scores must be numbers; equal ones are written in the order they came.
         tag: Names the run in other tools' tables; no white space.
 
     Raises:
@@ -40,7 +40,9 @@ def write_run(path: Path, run: Run, *, tag: str) -> None:
 
 
 def read_run(path: Path) -> dict[str, dict[str, float]]:
-    """Reads a run; as in trec_eval the score decides the order and the rank column is not looked at.
+    """Reads a run, best first; as in trec_eval the score decides the order, and the rank column is not looked at.
+
+    Equal scores stand by rising document id.
 
     Raises:
         UsageError: The file cannot be read, a line has not six columns, a score is not a finite number,
@@ -60,7 +62,9 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
         if not _is_number(score):
             raise UsageError(f"{path}, line {number}: the score {score!r} is not a finite number")
         scores[document] = float(score)
-    return run
+    return {
+        query: dict(sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))) for query, scores in run.items()
+    }
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:

@@ -139,7 +139,7 @@ def test_search_finds_by_meaning_and_explains_itself(place: Path):
     found = rag(place, "search", "how long do you store copies of my data", "--k", "2", "--explain", "--json")
     assert (found.status, found.err) == (0, "")
     said = found.json
-    assert said.keys() == {"query", "candidates", "timings_ms", "degraded", "stages"}
+    assert said.keys() == {"query", "candidates", "timings_ms", "degraded", "skipped", "stages"}
     assert len(said["candidates"]) == 2
     best = said["candidates"][0]
     assert best.keys() == {
@@ -150,7 +150,7 @@ def test_search_finds_by_meaning_and_explains_itself(place: Path):
     assert best["metadata"] == {"year": 2024, "media_type": "text/markdown"}
     assert said["stages"].keys() == {"dense", "bm25", "fused"}
     assert said["stages"]["dense"][0]["document_id"] == "docs/rules/backups.md"
-    assert said["timings_ms"].keys() == {"embed", "retrieve", "fuse", "fetch", "total"}
+    assert said["timings_ms"].keys() == {"embed", "retrieve", "complete", "fuse", "fetch", "total"}
 
 
 def test_search_keeps_to_a_filter(place: Path):
@@ -373,7 +373,7 @@ def test_eval_run_measures_every_stage_on_judged_questions(place: Path, tmp_path
     assert said["default_fusion"] == "convex"
     assert said["stages"].keys() >= {"bm25", "dense", "rrf", "convex"}
     for measures in said["stages"].values():
-        assert measures.keys() == {"ndcg@10", "recall@20", "recall@100", "mrr@10", "success@5"}
+        assert measures.keys() == {"ndcg@10", "recall@20", "recall@100", "mrr@10", "success@5", "map"}
     assert said["stages"]["convex"]["ndcg@10"] == 1.0
     assert all(latency.keys() == {"p50", "p95"} for latency in said["latency_ms"].values())
     assert {file.name for file in (place / "runs").iterdir()} >= {"report.json", "convex.trec", "bm25.trec"}

@@ -16,9 +16,9 @@ from evals.chunking import DEFAULT_CHUNKERS, CachingEmbedder, evaluate_chunkers,
 from evals.chunking_report import as_json, compare_chunkers, render
 from evals.significance import bootstrap_interval
 from evals.spans import SpanQuestion, SpanScore, load_span_set, score_spans
-from rag.context.tokens import count_tokens
 from rag.errors import UsageError
 from rag.settings import Chunking, Data, Settings
+from rag.tokens import count_tokens
 from rag.types import Candidate, Passage, Vectors
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "chunking_spans"
@@ -285,7 +285,7 @@ def test_the_command_prints_one_object_and_its_progress_beside_it(tmp_path, monk
     from evals.cli import app
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rag.bootstrap.build_embedder", lambda settings, notify: HashEmbedder())
+    monkeypatch.setattr("rag.models.build_embedder", lambda settings, notify: HashEmbedder())
     folder = write_set(tmp_path / "zoo")
     ran = CliRunner().invoke(
         app, ["chunking", str(folder), "--chunker", "fixed:max_tokens=50", "--budget", "30", "--json"]

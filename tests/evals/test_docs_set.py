@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from evals.datasets import Dataset, load_dataset
-from evals.index import open_indexed
-from evals.run import evaluate_dataset, report_of
-from rag.pipeline import SearchRequest
-from rag.settings import Data, Llm, Settings
+from evals.gate import GateResult, compare_to_baseline
+from evals.gate_baseline import read_baseline
+from evals.gate_run import measure_gate
+from evals.index import open_judged
+from evals.measures import mean
+from evals.run import evaluate_dataset
+from rag.request import SearchRequest
+from rag.settings import Settings
 from rag.types import Answer
-from tests.models_cache import exported_minilm
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,42 +75,53 @@ def test_no_question_is_copied_from_a_page(dataset):
 @dataclass(frozen=True)
 class Measured:
     stages: Mapping[str, Mapping[str, float]]
+    gate: GateResult
     answerable: Mapping[str, Answer]
     unanswerable: Mapping[str, Answer]
 
 
 @pytest.fixture(scope="module")
-def measured(dataset, tmp_path_factory) -> Measured:
-    data = tmp_path_factory.mktemp("docs-set")
-    (data / "cache").mkdir()
-    (data / "cache" / "graphs").symlink_to(exported_minilm(tmp_path_factory), target_is_directory=True)
-    settings = Settings(data=Data(dir=data), llm=Llm(provider="extractive"))
-    return asyncio.run(_measure(settings, dataset))
+def measured(dataset, eval_settings) -> Measured:
+    return asyncio.run(_measure(eval_settings, dataset))
 
 
 async def _measure(settings: Settings, dataset: Dataset) -> Measured:
-    async with open_indexed(settings, dataset, corpus=ROOT / "docs") as (pipeline, _):
+    async with open_judged(settings, dataset, corpus=ROOT / "docs") as judged:
+        pipeline = judged.pipeline
 
         def request(query: str) -> SearchRequest:
             return SearchRequest(query=query, tenant=settings.data.tenant)
 
         evaluation = await evaluate_dataset(lambda query: pipeline.search(request(query)), dataset)
+        now = await measure_gate(judged, settings, dataset)
+        baseline = read_baseline(ROOT / "evals" / "sets" / "docs" / "baseline.json")
         return Measured(
-            report_of(evaluation, dataset, default_fusion=settings.retrieval.fusion).stages,
+            {stage: mean(per_query) for stage, per_query in evaluation.per_query.items()},
+            compare_to_baseline(baseline, now),
             {query.text: await pipeline.answer(request(query.text)) for query in dataset.queries},
             {query.text: await pipeline.answer(request(query.text)) for query in dataset.unanswerable},
         )
 
 
 def test_the_default_ranking_finds_the_judged_pages(measured):
-    fused = measured.stages[Settings().retrieval.fusion]
+    fused = measured.stages["fused"]
     assert fused["ndcg@10"] >= NDCG_FLOOR
     assert fused["success@5"] >= SUCCESS_FLOOR
 
 
 def test_fusion_is_no_worse_than_its_best_leg(measured):
-    fused = measured.stages[Settings().retrieval.fusion]
+    fused = measured.stages["fused"]
     assert fused["ndcg@10"] >= max(measured.stages[leg]["ndcg@10"] for leg in ("bm25", "dense")) - 0.01
+
+
+def test_the_labels_match_the_pages_and_the_baseline(measured):
+    """Where they do not: correct qrels/test.tsv, then `rag eval gate ... --update` (docs/evaluation.md)."""
+    assert measured.gate.missing_documents == ()
+    assert measured.gate.changed_queries == measured.gate.gone_queries == measured.gate.new_queries == ()
+
+
+def test_no_stage_finds_less_than_in_the_baseline(measured):
+    assert [(row.stage, row.measure, row.difference.mean) for row in measured.gate.losses] == []
 
 
 def test_unanswerable_questions_are_mostly_not_answered(measured):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evals.significance import bootstrap_interval, randomisation_test
+from evals.significance import bootstrap_interval, difference, holm, randomisation_test
 from rag.errors import UsageError
 
 
@@ -120,3 +120,32 @@ def test_settings_out_of_range_are_refused() -> None:
         bootstrap_interval([1.0], [0.0], resamples=0)
     with pytest.raises(UsageError, match="confidence is 95"):
         bootstrap_interval([1.0], [0.0], confidence=95)
+
+
+def test_a_one_sided_p_is_that_of_scipy_exact_and_sampled() -> None:
+    for size, gain, tolerance in ((12, 0.1, 1e-12), (12, -0.1, 1e-12), (200, -0.01, 0.02)):
+        first, second = two_runs(size, gain=gain)
+        expected = stats.permutation_test(
+            (np.array(first), np.array(second)),
+            lambda x, y, axis: np.mean(y - x, axis=axis),
+            permutation_type="samples",
+            alternative="less",
+            n_resamples=10_000,
+            vectorized=True,
+            rng=np.random.default_rng(1),
+        ).pvalue
+        assert randomisation_test(first, second, alternative="less") == pytest.approx(expected, abs=tolerance)
+
+
+def test_a_difference_counts_wins_and_takes_rounding_for_a_tie() -> None:
+    found = difference([0.1 + 0.2, 0.5, 0.5, 1.0], [0.3, 0.75, 0.25, 0.0])
+    assert (found.wins, found.losses, found.ties) == (1, 2, 1)
+    assert found.mean == pytest.approx(-0.25)
+    assert found.p_value == randomisation_test([0.1 + 0.2, 0.5, 0.5, 1.0], [0.3, 0.75, 0.25, 0.0])
+
+
+def test_holm_multiplies_by_what_is_left_never_falls_and_stays_below_one() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
