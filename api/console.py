@@ -166,8 +166,9 @@ def print_checks(checks: Sequence[Check]) -> None:
 
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     """What `rag models list` found."""
-    table = Table("name", "task", "MB", "licence", "on this machine")
+    console = _console()
     for model in models:
-        present = "yes" if model["present"] else ""
-        table.add_row(model["name"], model["task"], str(model["megabytes"]), model["licence"], present)
-    _console().print(table)
+        # No table: a name is what one types, so it is never cut or folded.
+        present = "  [green]on this machine[/]" if model["present"] else ""
+        console.print(f"[bold]{escape(model['name'])}[/]{present}")
+        console.print(f"   [dim]{model['task']}, {model['megabytes']} MB, {model['licence']}[/]")

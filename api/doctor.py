@@ -77,8 +77,9 @@ async def _check_store(settings: Settings, embedder: Embedder) -> Check:
         return Check("store", "ok", f"{name}, in use by another process")
     except RagError as error:
         return Check("store", "broken", name, str(error))
-    average_length = collection.spec.average_length
-    return Check("store", "ok", f"{name}, {count} passages, average length {average_length:.0f} terms")
+    spec = collection.spec
+    found = f"{name}, {count} passages, {spec.lexical}, average length {spec.average_length:.0f} terms"
+    return Check("store", "ok", found)
 
 
 async def _check_profile(settings: Settings, embedder: Embedder) -> Check:

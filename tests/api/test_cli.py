@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
+from api.console import print_models
 from rag.settings import Settings
 
 
@@ -35,3 +36,10 @@ def test_every_task_of_a_known_model_has_a_setting(tmp_path: Path):
 
     tasks = {model["task"] for model in known_models(Settings(data={"dir": tmp_path}))}
     assert tasks == _SETTING_OF_TASK.keys()
+
+
+def test_the_name_of_a_model_is_never_cut(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
+    print_models([{"name": name, "task": "compression", "megabytes": 710, "licence": "MIT", "present": False}])
+    assert name in capsys.readouterr().out.splitlines()
