@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evals.collection_passes import passes_of, rerank_scores_of
+from evals.collection_passes import passes_of, tune_reranker
 from evals.datasets import Dataset
 from evals.fusion_grid import FusionChoice, fused, ranking_value
 from evals.index import Judged, untuned_fusion, untuned_weights
@@ -20,7 +20,6 @@ from evals.passes import Pass
 from evals.report import Latency, latency_of
 from evals.run import OnQuery
 from evals.tune import tune_fusion
-from evals.tune_rerank import tune_rerank
 from rag.bootstrap import chunker_identity
 from rag.settings import Settings
 
@@ -90,14 +89,8 @@ async def ablate_cell(judged: Judged, settings: Settings, dataset: Dataset, *, o
     reranking = judged.pipeline.reranking
     name, is_on = reranking.policy.reason, False
     if reranking.reranker is not None:
-        rerank = await tune_rerank(
-            passes,
-            dataset,
-            fusion,
-            rerank_scores_of(judged, settings, reranking.reranker, on_query=on_query),
-            reranker=reranking.reranker.identity,
-            rerank_k=reranking.policy.rerank_k,
-            measure=MEASURE,
+        rerank = await tune_reranker(
+            reranking.reranker, judged, settings, dataset, passes, fusion, measure=MEASURE, on_query=on_query
         )
         values["reranked"] = rerank.held_out
         name, is_on = f"{rerank.reranker}, {rerank.rerank_k} candidates, weight {rerank.weight:g}", rerank.is_on

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from evals.datasets import Dataset
 from evals.index import Judged
+from evals.measures import Measure
 from evals.passes import Pass, RerankPass, cache_folder, run_passes, run_rerank_passes
 from evals.run import OnQuery
-from evals.tune_rerank import ScorePools
+from evals.tune import FusionTuning
+from evals.tune_rerank import RerankTuning, tune_rerank
 from rag.request import SearchRequest
 from rag.retrieval.rerank import Reranker
 from rag.settings import Settings
@@ -34,16 +37,36 @@ async def passes_of(
     )
 
 
-def rerank_scores_of(
-    judged: Judged, settings: Settings, reranker: Reranker, *, on_query: OnQuery | None = None
-) -> ScorePools:
-    """Scores pools of passages; kept on disk, also for a collection that is served, since texts are compared."""
-    chosen = settings.rerank
-    folder = cache_folder(settings.data.dir, "rerank", reranker.identity, chosen.runtime, chosen.url, chosen.max_tokens)
+async def tune_reranker(
+    reranker: Reranker,
+    judged: Judged,
+    settings: Settings,
+    dataset: Dataset,
+    passes: Sequence[Pass],
+    fusion: FusionTuning,
+    *,
+    measure: Measure,
+    on_query: OnQuery | None = None,
+) -> RerankTuning:
+    """As `tune_rerank`; scores are kept on disk, also for a collection that is served, since texts are compared.
+
+    Args:
+        reranker: That of the collection's pipeline, or another.
+    """
+    chosen, identity = settings.rerank, reranker.identity
+    folder = cache_folder(settings.data.dir, "rerank", identity, chosen.runtime, chosen.url, chosen.max_tokens)
 
     async def score(pools: Mapping[str, Sequence[str]]) -> Mapping[str, RerankPass]:
         return await run_rerank_passes(
             reranker, judged.pipeline.store, settings.data.tenant, pools, folder=folder, on_query=on_query
         )
 
-    return score
+    return await tune_rerank(
+        passes,
+        dataset,
+        fusion,
+        score,
+        reranker=identity,
+        rerank_k=judged.pipeline.reranking.policy.rerank_k,
+        measure=measure,
+    )

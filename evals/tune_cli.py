@@ -90,11 +90,10 @@ async def _tune(
 async def _measured(
     judged: Judged, settings: Settings, dataset: Dataset, *, measure: Measure, folds: int
 ) -> TuneReport:
-    from evals.collection_passes import passes_of, rerank_scores_of
+    from evals.collection_passes import passes_of, tune_reranker
     from evals.index import untuned_fusion
     from evals.tune import tune_fusion
     from evals.tune_report import TuneReport
-    from evals.tune_rerank import tune_rerank
 
     with progress_shown("queries") as on_query:
         passes = await passes_of(judged, settings, [query.text for query in dataset.queries], on_query=on_query)
@@ -103,14 +102,8 @@ async def _measured(
     rerank = None
     if reranking.reranker is not None:
         with progress_shown("reranking") as on_query:
-            rerank = await tune_rerank(
-                passes,
-                dataset,
-                fusion,
-                rerank_scores_of(judged, settings, reranking.reranker, on_query=on_query),
-                reranker=reranking.reranker.identity,
-                rerank_k=reranking.policy.rerank_k,
-                measure=measure,
+            rerank = await tune_reranker(
+                reranking.reranker, judged, settings, dataset, passes, fusion, measure=measure, on_query=on_query
             )
     return TuneReport(
         collection=dataset.name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,11 +95,27 @@ async def live_generation(settings: Settings) -> str | None:
     Raises:
         StoreError: The server cannot be reached.
     """
+    async with _generations(settings) as generations:
+        return await generations.live()
+
+
+@asynccontextmanager
+async def _generations(settings: Settings) -> AsyncIterator[Generations]:
+    """As `open_generations`, closed at the end."""
     generations = open_generations(settings)
     try:
-        return await generations.live()
+        yield generations
     finally:
         await generations.close()
+
+
+async def _open_store(settings: Settings, generation: str | None = None) -> PassageStore:
+    """The store of the live collection, or of another generation of it. Raises as `open_collection`."""
+    async with _generations(settings) as generations:
+        generation = generation or await generations.live()
+        if generation is None:
+            raise nothing_ingested(settings)
+        return await generations.open(generation)
 
 
 async def open_collection(settings: Settings, embedder: Embedder, generation: str | None = None) -> Collection:
@@ -109,14 +125,7 @@ async def open_collection(settings: Settings, embedder: Embedder, generation: st
         ConfigurationError: There is none, or it was built with other settings.
         StoreError: The store is in use, unreachable or damaged.
     """
-    generations = open_generations(settings)
-    try:
-        generation = generation or await generations.live()
-        if generation is None:
-            raise nothing_ingested(settings)
-        store = await generations.open(generation)
-    finally:
-        await generations.close()
+    store = await _open_store(settings, generation)
     spec = store.spec
     try:
         settings = with_language_of(spec, settings)
@@ -137,14 +146,7 @@ async def open_collection_without_model(settings: Settings) -> Collection:
     """
     from rag.adapters.bm25 import lexical_identity
 
-    generations = open_generations(settings)
-    try:
-        generation = await generations.live()
-        if generation is None:
-            raise nothing_ingested(settings)
-        store = await generations.open(generation)
-    finally:
-        await generations.close()
+    store = await _open_store(settings)
     spec = store.spec
     try:
         settings = with_language_of(spec, settings)
@@ -172,13 +174,10 @@ async def create_collection(settings: Settings, embedder: Embedder, sample: Sequ
     counts = term_counts(sample, language=settings.lexical.language)
     average_length = max(1.0, sum(counts) / max(1, len(counts)))
     spec = collection_spec(settings, embedder, collection_id=uuid4().hex, average_length=average_length)
-    generations = open_generations(settings)
-    try:
+    async with _generations(settings) as generations:
         store = await generations.create(spec)
         if live:
             await generations.make_live(spec.id)
-    finally:
-        await generations.close()
     return Collection(store, _lexical(settings, average_length), spec)
 
 
@@ -317,12 +316,9 @@ async def read_profile(settings: Settings) -> RetrievalProfile | None:
     Raises:
         StoreError: The store cannot be reached, or the profile is damaged.
     """
-    generations = open_generations(settings)
-    try:
+    async with _generations(settings) as generations:
         live = await generations.live()
         return await generations.profile(live) if live else None
-    finally:
-        await generations.close()
 
 
 async def write_profile(settings: Settings, profile: RetrievalProfile) -> None:
@@ -332,27 +328,22 @@ async def write_profile(settings: Settings, profile: RetrievalProfile) -> None:
         ConfigurationError: Nothing is ingested yet.
         StoreError: The store cannot be reached or written.
     """
-    generations = open_generations(settings)
-    try:
+    async with _generations(settings) as generations:
         live = await generations.live()
         if live is None:
             raise nothing_ingested(settings)
         await generations.keep_profile(live, profile)
-    finally:
-        await generations.close()
 
 
 async def _profile(settings: Settings, embedder: Embedder, generation: str, notify: Notify) -> RetrievalProfile | None:
     """What was tuned for a collection, if that was with this embedder and can be read."""
-    generations = open_generations(settings)
     try:
-        profile = await generations.profile(generation)
+        async with _generations(settings) as generations:
+            profile = await generations.profile(generation)
     except StoreError as error:
         # Tuning anew is the remedy, and needs a pipeline; so does everybody who searches meanwhile.
         notify(f"warning: going on untuned: {error}")
         return None
-    finally:
-        await generations.close()
     return profile if profile and profile.embedding == embedder.identity else None
 
 

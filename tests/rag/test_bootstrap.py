@@ -16,11 +16,11 @@ from rag.bootstrap import (
 )
 from rag.errors import CollectionMismatchError, ConfigurationError, ModelNotFoundError
 from rag.pipeline import Pipeline
-from rag.retrieval.profile import RetrievalProfile
 from rag.settings import Compression, Data, Lexical, Llm, Rerank, Retrieval, Settings, Store
 from rag.types import Source
 from tests.fake_store import HashEmbedder
 from tests.fakes import FakeChat
+from tests.protocols.test_generations import PROFILE as TUNED
 from tests.rag.retrieval.test_rerank import ScriptedReranker
 
 
@@ -82,19 +82,7 @@ async def reopened(settings: Settings) -> Pipeline:
     return await build_pipeline(settings, HashEmbedder(), FakeChat(), await open_collection(settings, HashEmbedder()))
 
 
-PROFILE = RetrievalProfile(
-    embedding="hash",
-    fusion="dbsf",
-    weight_dense=0.3,
-    rrf_k=20,
-    reranker=None,
-    is_rerank_on=False,
-    rerank_weight=0.5,
-    rerank_gain=0.0,
-    judged="questions, split test, 120 queries",
-    gain=0.012,
-    measure="ndcg@10",
-)
+PROFILE = replace(TUNED, fusion="dbsf", weight_dense=0.3, rrf_k=20)
 
 
 def chosen(pipeline: Pipeline) -> tuple[str, float, int]:
